@@ -1,0 +1,164 @@
+"""What moves through the house: frozen values, no I/O.
+
+A *call* is what was asked; its life is the :class:`~douane.chain.Exchange`. Policies get a ``Call`` and answer with a
+verdict; a policy that changes something answers with a changed copy (:func:`dataclasses.replace`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+from douane.secrets import Secret
+
+__all__ = ["ANONYMOUS", "Call", "Caller", "Credential", "Ended", "Finding", "Headers", "Outcome", "Principal", "Target",
+           "Usage"]
+
+type Headers = tuple[tuple[bytes, bytes], ...]
+"""Header fields in wire order, names in lower case."""
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls, and on whose behalf: ``user``, ``agent`` and ``tags`` are what the app says of itself."""
+
+    name: str
+    team: str = ""
+    org: str = ""
+    user: str = ""
+    agent: str = ""
+    tags: Mapping[str, str] = _NOTHING
+
+    @property
+    def tenant(self) -> str:
+        """Whose data this is: the org, else the principal itself."""
+        return self.org or self.name
+
+
+ANONYMOUS = Principal("")
+"""Before ``authenticate`` has spoken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What stands at the door, before anybody believed it."""
+
+    address: str
+    """IP address of the peer; empty where the host cannot say."""
+    proxy_user: str = ""
+    proxy_secret: Secret | None = None
+    """Name and password of ``Proxy-Authorization: Basic``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a call is sent: this decides dial, Host, SNI and the certificate's name."""
+
+    scheme: Literal["http", "https"]
+    host: str
+    port: int
+    ca: str = ""
+    """Path of a PEM file with the only roots trusted for this target; empty for the system's."""
+    base_path: str = ""
+    """Prefix of every path, without a trailing slash."""
+    address: str = ""
+    """IP address to dial, already checked, where the host must not be resolved again."""
+
+    @property
+    def authority(self) -> str:
+        """The Host header: no default port, IPv6 in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.scheme == "https" else 80) else f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A provider's key, bound to the provider it was configured for; the relay writes it at the last moment."""
+
+    secret: Secret
+    header: bytes
+    prefix: bytes = b""
+    provider: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens. ``input`` is all of them: ``cached_input`` and ``cache_write`` are part of it, as ``reasoning`` is of
+    ``output`` (the convention of genai-prices; Anthropic's own ``input_tokens`` leaves the cache out)."""
+
+    input: int = 0
+    output: int = 0
+    cached_input: int = 0
+    cache_write: int = 0
+    cache_write_1h: int = 0
+    """The part of ``cache_write`` kept for an hour, which Anthropic bills at another price."""
+    reasoning: int = 0
+    web_searches: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something a policy saw. Names type, count and place, never the value."""
+
+    policy: str
+    type: str
+    count: int = 1
+    where: tuple[str, ...] = ()
+    """JSON paths; array indexes and known field names, no keys that the user made up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to a provider, as policies see it."""
+
+    id: str
+    at: float
+    """Seconds since the epoch."""
+    provider: str
+    operation: str
+    """A label of ``shared/wire`` (chat, responses, messages …); ``unknown`` where the table has no row."""
+    method: str
+    host: str
+    """As the app named it: lower case, no default port."""
+    path: str
+    """Raw, still percent-encoded, without the query."""
+    query: str
+    headers: Headers
+    caller: Caller
+    principal: Principal = ANONYMOUS
+    model: str = ""
+    stream: bool = False
+    body: bytes = field(default=b"", repr=False)
+    """As it goes upstream: the app's own bytes, in their content coding, unless a policy rewrote them."""
+    document: Any = field(default=None, repr=False)
+    """The JSON value of the body, decoded; None where there is none or the head alone has been read."""
+    credential: Credential | None = None
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first value of a header (*name* in lower case), or None."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+
+type Ended = Literal["complete", "denied", "client_disconnected", "upstream_error", "upstream_timeout", "cut", "stopped"]
+"""How an exchange ended. ``cut``: we ended an answer that had begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a call; what ``settle`` gets."""
+
+    ended: Ended
+    status: int = 0
+    """The provider's status; 0 where it never answered."""
+    usage: Usage | None = None
+    estimated: bool = False
+    cost_usd: float | None = None
+    """None: nothing is known of the price."""
+    model: str = ""
+    """The model the answer names, where it names one."""
+    upstream_request_id: str = ""

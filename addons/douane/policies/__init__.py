@@ -1,0 +1,1 @@
+"""One policy a file; found by name in :func:`douane.policy.registry`."""

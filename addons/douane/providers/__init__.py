@@ -1,0 +1,1 @@
+"""What each provider's wire format says: one family a file, one table of hosts."""

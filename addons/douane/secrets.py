@@ -1,0 +1,45 @@
+"""Values nobody may see by accident.
+
+Law: a ``Secret`` shows itself only through :meth:`Secret.reveal`. ``repr``, ``str``, formatting, pickling and JSON give a
+mask or fail, so that a log line, a traceback or a record cannot carry one.
+"""
+
+import hashlib
+import hmac
+from typing import NoReturn
+
+__all__ = ["Secret"]
+
+
+class Secret:
+    """A secret text. Equality is constant-time; hashing is by digest, never by value."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself. Call it where the value is used, and keep the result out of any lasting place."""
+        return self._value
+
+    def digest(self) -> bytes:
+        """sha256 of the value, 32 bytes: what look-up tables hold instead of it."""
+        return hashlib.sha256(self._value.encode()).digest()
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return "Secret(***)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and hmac.compare_digest(self.digest(), other.digest())
+
+    def __hash__(self) -> int:
+        return hash(self.digest())
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret is not pickled")
