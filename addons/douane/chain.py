@@ -1,0 +1,50 @@
+"""The chain: which policies judge a call, in which order, under which revision. Immutable; a reload makes a new one."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from douane.call import Call
+from douane.edge import EdgeRules
+from douane.policy import Traits
+from douane.providers.base import Provider
+
+__all__ = ["AuditRules", "Chain", "Entry"]
+
+type Condition = Callable[[Call], bool]
+"""A compiled ``when``. Raises where the expression cannot be evaluated; the entry's ``on_error`` decides then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of ``chain:``."""
+
+    name: str
+    policy: Any
+    """Bound: implements Admits, Filters, Settles or several."""
+    traits: Traits
+    when: Condition | None = None
+    observe: bool = False
+    on_error: Literal["deny", "allow"] = "deny"
+    place: str = ""
+    """``file:line``."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRules:
+    """``audit:`` in a policy file. ``redacted`` and ``full`` are refused until they exist."""
+
+    level: Literal["metadata"] = "metadata"
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    revision: str
+    """sha256 of the canonical policy source, hex."""
+    entries: tuple[Entry, ...]
+    edge: EdgeRules
+    providers: Mapping[str, Provider]
+    """Host as in ``Provider.hosts`` → provider: the governed hosts."""
+    audit: AuditRules
+    files: tuple[str, ...] = ()
+    """The policy files it was read from, for the banner and ``check``."""
