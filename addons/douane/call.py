@@ -50,6 +50,10 @@ class Caller:
     proxy_user: str = ""
     proxy_secret: Secret | None = None
     """Name and password of ``Proxy-Authorization: Basic``."""
+    user: str = ""
+    agent: str = ""
+    tags: Mapping[str, str] = _NOTHING
+    """What ``x-douane-user``, ``-agent`` and ``-tag-NAME`` declared; those headers are in no ``Call``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,3 +48,5 @@ class Chain:
     audit: AuditRules
     files: tuple[str, ...] = ()
     """The policy files it was read from, for the banner and ``check``."""
+    ca: str = ""
+    """Path of a PEM file with the roots trusted for providers without their own; empty for the system's."""

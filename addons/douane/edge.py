@@ -1,9 +1,30 @@
-"""The rules of the door: what a policy file's ``edge:`` says."""
+"""The door's decisions, pure: which hosts are governed, which are tunnelled, which addresses may be dialled.
 
+Law 3: names are compared as exact, canonical names. A governed name on a port that is not its own is refused, not
+tunnelled. A tunnel gives a client nothing that it could not reach itself; our own listeners and the clouds' metadata
+services are reachable through no tunnel.
+"""
+
+import ipaddress
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["EdgeRules"]
+from douane.providers.base import Provider
+
+__all__ = ["EdgeRules", "Govern", "Refuse", "Tunnel", "canonical_host", "decide", "refused_address", "split_authority"]
+
+type Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+METADATA = frozenset(map(ipaddress.ip_address, (
+    "169.254.169.254",  # AWS, Azure, Google, most others
+    "169.254.170.2",  # AWS container credentials
+    "100.100.100.200",  # Alibaba
+    "192.0.0.192",  # Oracle
+    "168.63.129.16",  # Azure's wire server
+    "fd00:ec2::254",  # AWS over IPv6
+)))
+METADATA_NAMES = frozenset({"metadata.google.internal", "metadata.goog", "metadata", "instance-data"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,3 +37,110 @@ class EdgeRules:
     uninspectable: Literal["allow", "deny"] = "allow"
     max_body: int = 32 * 1024 * 1024
     """Bytes, of a request body both as sent and decoded, and of an answer that must be held whole. YAML: ``32MB``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Govern:
+    provider: Provider
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    code: str
+    reason: str
+
+
+type Decision = Govern | Tunnel | Refuse
+
+
+def canonical_host(name: str) -> str:
+    """Lower case, without a trailing dot or brackets. Raises ValueError for what is no host name or address."""
+    host = name.strip().lower().removesuffix(".")
+    if host.startswith("[") and host.endswith("]"):
+        return str(ipaddress.IPv6Address(host[1:-1]))
+    if not host or len(host) > 253 or not all(c.isascii() and (c.isalnum() or c in "-._") for c in host):
+        raise ValueError("not a host name")
+    return host
+
+
+def split_authority(authority: str, default_port: int) -> tuple[str, int]:
+    """``HOST[:PORT]`` → (canonical host, port). Raises ValueError."""
+    if authority.startswith("["):
+        name, bracket, rest = authority.partition("]")
+        name, rest = name + bracket, rest
+        if rest and not rest.startswith(":"):
+            raise ValueError("not an authority")
+        port = rest[1:]
+    else:
+        name, _, port = authority.partition(":")
+    if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError("not a port")
+    return canonical_host(name), int(port) if port else default_port
+
+
+def host_key(host: str, port: int, default_port: int = 443) -> str:
+    """The name under which a provider's table holds it: no default port."""
+    return host if port == default_port else f"{host}:{port}"
+
+
+def decide(host: str, port: int, scheme: Literal["http", "https"], providers: Mapping[str, Provider], rules: EdgeRules,
+           unparsed: Callable[[str], str | None]) -> Decision:
+    """What becomes of a connection to canonical *host* and *port*. *unparsed*: host → why a known AI host is not read."""
+    key = host_key(host, port, 443 if scheme == "https" else 80)
+    provider = providers.get(key)
+    if provider is not None:
+        return Govern(provider, key)
+    if host in _names(providers):
+        return Refuse("host_not_allowed", f"{host} is governed, but not on port {port}")
+    why = unparsed(host)
+    if why is not None:
+        if rules.unparsed_ai_hosts == "deny":
+            return Refuse("host_not_allowed", f"{host} is a known AI host whose format is not read: {why} "
+                                              "(edge: unparsed_ai_hosts: tunnel lets it pass uninspected)")
+        return Tunnel(host, port)
+    if rules.unknown_hosts == "deny":
+        return Refuse("host_not_allowed", f"{host} is not a governed host (edge: unknown_hosts: deny)")
+    return Tunnel(host, port)
+
+
+def _names(providers: Mapping[str, Provider]) -> set[str]:
+    """Governed host names that stand alone, without a port of their own."""
+    return {key for key in providers if ":" not in key}
+
+
+def _plain(address: str) -> Address:
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    return ip.ipv4_mapped or ip if isinstance(ip, ipaddress.IPv6Address) else ip
+
+
+def is_loopback(address: str) -> bool:
+    """Whether *address* (an IP, perhaps IPv4-mapped) is this machine's own; an empty one is a Unix socket's."""
+    return not address or _plain(address).is_loopback
+
+
+def refused_address(address: str, port: int, *, local_client: bool, listeners: Iterable[tuple[str, int]]) -> str | None:
+    """Why a resolved *address* must not be dialled for a client, or None.
+
+    *local_client*: the client is on the loopback. *listeners*: (IP, port) of every socket we listen on."""
+    ip = _plain(address)
+    if ip in METADATA:
+        return "it is a cloud metadata address"
+    if ip.is_multicast or (ip.is_link_local and not local_client):
+        return "it is a link-local or multicast address"
+    for bound, at in listeners:
+        ours = _plain(bound)
+        if port == at and (ip == ours or ((ours.is_unspecified or ours.is_loopback) and (ip.is_loopback or ip.is_unspecified))
+                           or (port == at and ours.is_unspecified and not ip.is_global)):
+            return "it is this gateway itself"
+    if ip.is_unspecified or ip.is_loopback:
+        return None if local_client else "it is a loopback address"
+    if not ip.is_global and not local_client:
+        return "it is a private address"
+    return None

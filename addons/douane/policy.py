@@ -85,7 +85,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What the chain must know of a policy class, said as class attributes of these names."""
+    """What the chain must know of a policy class, said as ``ClassVar[bool]`` of these names."""
 
     needs_body: bool = True
     """False: it may be asked when only the head of the request has been read."""

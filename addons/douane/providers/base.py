@@ -18,11 +18,18 @@ type Role = Literal["system", "user", "assistant", "tool_call", "tool_result", "
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """One text in a body. *path* is where it stands: object keys and array indexes."""
+    """One text in a body. *path* is where it stands: object keys and array indexes from the root.
+
+    The keys of objects that the caller makes up (metadata, tool input, schemas) are text too: such a position has *key*
+    true, and its text is the last element of its path. JSON inside a string (tool arguments) is one position."""
 
     path: tuple[str | int, ...]
     role: Role
     text: str
+    key: bool = False
+    """The text is the name of a member, not its value."""
+    sealed: bool = False
+    """The provider signed it (thinking with its signature): never rewritten; a finding in it can only be refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +39,21 @@ class Reading:
     usage: Usage | None = None
     model: str = ""
     cost_usd: float | None = None
-    """Where the provider itself names the price (OpenRouter's ``usage.cost``)."""
+    """Where the provider itself names the price (OpenRouter's ``usage.cost``); 0 for an operation it does not bill."""
+    partial: bool = False
+    """The stream had not come to its end: ``usage`` is a floor, not the sum."""
+    tier: str = ""
+    """The service tier that the answer names (``flex``, ``priority`` …): it decides the price."""
 
 
 class Meter(Protocol):
     """Reads one answer as its decoded bytes come, however they are cut; keeps what it needs and no more."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether a stream's own end marker has been fed (``data: [DONE]``, ``message_stop``, ``response.completed``):
+        what an app takes for the end of the answer, whatever HTTP says. Always False for JSON."""
+        ...
 
     def feed(self, chunk: bytes) -> None: ...
     def reading(self) -> Reading:
@@ -96,6 +113,8 @@ class Provider:
     key_headers: tuple[bytes, ...]
     """Every header in which this provider's SDKs may send a key, lower case."""
     operations: tuple[Operation, ...]
+    prices: str = ""
+    """The provider's id in the price list (genai-prices); empty: only ``prices:`` of the policy files."""
 
     def operation(self, method: str, path: str) -> Operation | None:
         """The row for *method* and raw *path*. HEAD and OPTIONS have no rows."""

@@ -1,0 +1,3 @@
+from douane.cli import main
+
+raise SystemExit(main())

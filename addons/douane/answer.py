@@ -1,0 +1,97 @@
+"""The way of an answer's bytes: decoded for the meter and the filters, passed on as they came where nothing changed.
+
+Law: what no filter changed leaves with the very bytes that came, compressed or not. A filter that means to rewrite
+(``rewrites``) had the answer asked for uncompressed; where a change turns up in a compressed answer all the same, the
+answer is refused or cut: bytes that have left cannot be taken back.
+"""
+
+from collections.abc import Sequence
+
+from douane.call import Headers
+from douane.coding import Decoder
+from douane.errors import RefusedError, UpstreamError
+from douane.policy import BodyFilter
+from douane.providers.base import Meter
+
+__all__ = ["AnswerPipe"]
+
+
+class AnswerPipe:
+    """One answer. ``start`` once, ``feed`` for each piece, ``close`` once; each returns what may leave now.
+
+    *limit*: bytes of decoded text that may be held back. Raises UpstreamError where the answer cannot be read."""
+
+    __slots__ = ("_decoder", "_filters", "_held", "_limit", "_meter", "_pending")
+
+    def __init__(self, meter: Meter | None, filters: Sequence[BodyFilter], limit: int) -> None:
+        self._meter = meter
+        self._filters = filters
+        self._limit = limit
+        self._decoder: Decoder | None = None
+        self._held = b""
+        """Raw bytes that came and have not left."""
+        self._pending = b""
+        """Decoded bytes that went into the filters and have not come out."""
+
+    def start(self, headers: Headers) -> Headers:
+        coding = b", ".join(value for name, value in headers if name == b"content-encoding").strip().lower()
+        if coding and coding != b"identity" and (self._filters or self._meter):
+            try:
+                self._decoder = Decoder(coding.decode("latin-1"), limit=1 << 62)
+            except RefusedError as error:
+                raise UpstreamError("upstream_error", f"the provider answered in a coding we do not read: {error.reason}") from None
+        for one in self._filters:
+            headers = one.headers(headers)
+        if any(one.rewrites for one in self._filters):
+            headers = tuple(h for h in headers if h[0] != b"content-length")
+        return headers
+
+    def feed(self, raw: bytes) -> bytes:
+        text = raw if self._decoder is None else self._decoded(raw)
+        if self._meter is not None:
+            self._meter.feed(text)
+        if not self._filters:
+            return raw
+        out = text
+        for one in self._filters:
+            out = one.feed(out)
+        return out if self._decoder is None else self._release(raw, text, out)
+
+    def close(self) -> bytes:
+        """The rest. Raises UpstreamError where the coded answer was cut short."""
+        if self._decoder is not None:
+            try:
+                self._decoder.close()
+            except RefusedError as error:
+                raise UpstreamError("upstream_error", f"the provider's answer broke off: {error.reason}") from None
+        out = b""
+        for index, one in enumerate(self._filters):
+            tail = one.close()
+            for later in self._filters[index + 1 :]:
+                tail = later.feed(tail)
+            out += tail
+        if self._decoder is None:
+            return out
+        return self._release(b"", b"", out)
+
+    def _decoded(self, raw: bytes) -> bytes:
+        if self._decoder is None:
+            return raw
+        try:
+            return self._decoder.feed(raw)
+        except RefusedError as error:
+            raise UpstreamError("upstream_error", f"the provider's answer cannot be decoded: {error.reason}") from None
+
+    def _release(self, raw: bytes, text: bytes, out: bytes) -> bytes:
+        """Compressed pieces leave whole, once every decoded byte in them came out of the filters unchanged."""
+        self._held += raw
+        self._pending += text
+        if not self._pending.startswith(out):
+            raise UpstreamError("upstream_error", "the provider's compressed answer held something that must not pass")
+        self._pending = self._pending[len(out) :]
+        if len(self._pending) > self._limit:
+            raise UpstreamError("upstream_error", "the provider's answer is too large to be inspected")
+        if self._pending:
+            return b""
+        held, self._held = self._held, b""
+        return held

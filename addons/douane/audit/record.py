@@ -1,0 +1,89 @@
+"""What an audit record says. Pure: a call and what came of it in, a JSON object out (DESIGN "Audit record").
+
+Law: nothing here holds a body, a header value, a query, or a key. ``path`` is the raw path, which providers' tables have
+matched or which was refused; a path that fits no row may hold anything and is cut at 200 characters.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from douane.call import Call, Finding, Outcome
+from douane.verdict import Deny
+
+__all__ = ["event", "intent", "outcome", "unknown"]
+
+
+def timestamp(at: float) -> str:
+    """RFC 3339 in UTC with milliseconds."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _call(call: Call, revision: str) -> dict[str, Any]:
+    who = call.principal
+    principal: dict[str, Any] = {"name": who.name or None, "team": who.team or None, "org": who.org or None,
+                                 "user": who.user or None, "agent": who.agent or None}
+    if who.tags:
+        principal["tags"] = dict(who.tags)
+    asked = call.header(b"x-client-request-id") or call.header(b"x-request-id")
+    return {
+        "id": call.id,
+        "at": timestamp(call.at),
+        "revision": revision,
+        "principal": principal,
+        "provider": call.provider,
+        "operation": call.operation,
+        "model": call.model[:200] or None,
+        "host": call.host,
+        "method": call.method,
+        "path": call.path[:200],
+        "stream": call.stream,
+        "client_request_id": asked[:200].decode("latin-1") if asked else None,
+    }
+
+
+def _findings(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+    return [asdict(one) for one in findings]
+
+
+def intent(call: Call, revision: str, findings: Iterable[Finding]) -> dict[str, Any]:
+    """Durable before the first byte goes upstream."""
+    return {"kind": "intent", **_call(call, revision), "findings": _findings(findings)}
+
+
+def outcome(call: Call, revision: str, findings: Iterable[Finding], result: Outcome, *,
+            denial: tuple[str, Deny] | None, latency_ms: dict[str, float | None]) -> dict[str, Any]:
+    """Durable before the client sees the end. *denial*: (policy, verdict) where the call was refused or cut."""
+    usage = result.usage
+    return {
+        "kind": "outcome",
+        **_call(call, revision),
+        "verdict": {"action": "allow"} if denial is None else
+                   {"action": "deny", "policy": denial[0], "code": denial[1].code, "reason": denial[1].reason},
+        "findings": _findings(findings),
+        "ended": result.ended,
+        "status": result.status,
+        "answer_model": result.model or None,
+        "usage": None if usage is None else {
+            "input": usage.input, "output": usage.output, "cached_input": usage.cached_input,
+            "cache_write": usage.cache_write, "reasoning": usage.reasoning},
+        "estimated": result.estimated,
+        "cost_usd": result.cost_usd,
+        "latency_ms": latency_ms,
+        "upstream_request_id": result.upstream_request_id or None,
+    }
+
+
+def unknown(orphan: dict[str, Any], at: float) -> dict[str, Any]:
+    """The outcome of an intent whose process died: nobody knows what came of it."""
+    known = {name: orphan[name] for name in ("id", "revision", "principal", "provider", "operation", "model", "host", "method",
+                                             "path", "stream", "client_request_id", "findings") if name in orphan}
+    return {"kind": "outcome", **known, "at": timestamp(at), "verdict": {"action": "allow"}, "ended": "unknown", "status": 0,
+            "answer_model": None, "usage": None, "estimated": False, "cost_usd": None, "latency_ms": None,
+            "upstream_request_id": None}
+
+
+def event(name: str, at: float, **said: Any) -> dict[str, Any]:
+    """Something that is no call: start, stop, a reload, a refused tunnel."""
+    return {"kind": "event", "event": name, "at": timestamp(at), **said}

@@ -1,0 +1,204 @@
+"""The ``douane`` command. Imports nothing heavy before it knows what is asked.
+
+Exit codes: 0 done; 1 the answer is no (check, verify); 2 wrong use or configuration; 3 the environment failed.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from douane import __version__
+from douane.errors import ConfigError, DouaneError
+from douane.places import Places
+
+__all__ = ["main"]
+
+type Command = Callable[[argparse.Namespace, Places], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code, prints one line where something is wrong."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        places = Places.of(vars(parsed), os.environ, _home())
+        command: Command = parsed.command
+        return command(parsed, places)
+    except DouaneError as error:
+        for line in str(error).splitlines():
+            print(f"douane: {line}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stdout = None  # type: ignore[assignment] - the reader of our output has left; nothing is wrong
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _home() -> Path:
+    """Where ``policies``, ``data`` and ``certs`` lie by default: ``DOUANE_HOME`` (run.sh sets it), else here."""
+    return Path(os.environ.get("DOUANE_HOME") or Path.cwd())
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    for name, what in (("policies", "folder of the policy files"), ("data", "folder of the audit log and the control socket"),
+                       ("certs", "folder of the CA"), ("proxy", "HOST:PORT of the proxy"), ("admin", "HOST:PORT of /metrics")):
+        common.add_argument(f"--{name}", metavar="HOST:PORT" if name in ("proxy", "admin") else "DIR",
+                            help=f"{what} (DOUANE_{name.upper()})")
+    parser = argparse.ArgumentParser(prog="douane", description="The customs house for AI traffic.")
+    parser.add_argument("--version", action="version", version=f"douane {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(name: str, command: Command, what: str, under: "argparse._SubParsersAction[argparse.ArgumentParser]" = commands,
+            ) -> argparse.ArgumentParser:
+        made = under.add_parser(name, help=what, description=what, parents=[common])
+        made.set_defaults(command=command)
+        return made
+
+    add("serve", _serve, "start the gateway; SIGHUP reloads the policies, SIGTERM finishes what runs and stops")
+    run = add("run", _run, "start a command governed: it gets a token that dies with it, proxy and CA variables")
+    run.add_argument("--as", dest="principal", metavar="PRINCIPAL", help="who calls")
+    run.add_argument("--tag", action="append", default=[], metavar="K=V", help="a tag for every call (repeatable)")
+    run.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- CMD…")
+    env = add("env", _env, "print the variables of `run` for a shell: eval \"$(douane env)\"")
+    env.add_argument("--as", dest="principal", metavar="PRINCIPAL", help="who calls")
+    check = add("check", _check, "read the policy files; exit 0, or 1 with every mistake as file:line")
+    check.add_argument("folder", nargs="?", metavar="DIR")
+    add("reload", _reload, "have the running gateway read its policy files again (as SIGHUP does, with an answer)")
+    demo = add("demo", _demo, "show it work: a local provider, the real SDKs, what left and what came back")
+    demo.add_argument("--plain", action="store_true", help="no colours, no boxes")
+    _add_audit(commands, add)
+    _add_ca(commands, add)
+    return parser
+
+
+type _Add = Callable[..., argparse.ArgumentParser]
+
+
+def _add_audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", add: _Add) -> None:
+    audit = commands.add_parser("audit", help="read and verify the audit log").add_subparsers(required=True, metavar="WHAT")
+    tail = add("tail", _audit_tail, "the latest records", audit)
+    tail.add_argument("-n", type=int, default=20, help="how many (20)")
+    tail.add_argument("-f", "--follow", action="store_true", help="and those that come")
+    tail.add_argument("--json", action="store_true", help="whole records, one JSON object a line")
+    show = add("show", _audit_show, "everything recorded of one call", audit)
+    show.add_argument("id")
+    show.add_argument("--json", action="store_true", help="one JSON object a line")
+    verify = add("verify", _audit_verify, "check every record's hash and the chain", audit)
+    verify.add_argument("--head", metavar="HASH", help="a head hash noted earlier, which must still be in the chain")
+
+
+def _add_ca(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", add: _Add) -> None:
+    ca = commands.add_parser("ca", help="the certificate authority").add_subparsers(required=True, metavar="WHAT")
+    for name, what in (("init", "make root and intermediate"), ("show", "what is there, until when, for which names"),
+                       ("issue", "sign a new intermediate with the root key"), ("rotate", "make a new root")):
+        made = add(name, _ca, what, ca)
+        made.set_defaults(what=name)
+        if name in ("init", "issue", "rotate"):
+            made.add_argument("--days", type=int, metavar="N", help="how long the intermediate lives")
+
+
+# -- commands ------------------------------------------------------------------------------------------------------
+
+
+def _serve(parsed: argparse.Namespace, places: Places) -> int:
+    from douane.hosts.main import serve
+
+    return serve(places)
+
+
+def _run(parsed: argparse.Namespace, places: Places) -> int:
+    from douane.wrap import run
+
+    argv = parsed.argv[1:] if parsed.argv[:1] == ["--"] else parsed.argv
+    if not argv:
+        raise ConfigError("run: no command given; write: douane run -- python my_app.py")
+    tags = {}
+    for tag in parsed.tag:
+        name, equals, value = tag.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--tag {tag}: write NAME=VALUE")
+        tags[name] = value
+    return run(places, argv, principal=parsed.principal, tags=tags)
+
+
+def _env(parsed: argparse.Namespace, places: Places) -> int:
+    from douane.wrap import env
+
+    print(env(places, principal=parsed.principal), end="")
+    return 0
+
+
+def _check(parsed: argparse.Namespace, places: Places) -> int:
+    from douane.loader import load
+
+    folder = Path(parsed.folder) if parsed.folder else places.policies
+    try:
+        loaded = load(folder)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    files = ", ".join(Path(name).name for name in loaded.chain.files)
+    print(f"{folder}: in order ({files}); chain {' → '.join(entry.name for entry in loaded.chain.entries)}; "
+          f"revision {loaded.chain.revision[:12]}")
+    return 0
+
+
+def _reload(parsed: argparse.Namespace, places: Places) -> int:
+    from douane.control import Client
+
+    with Client(places.control, seconds=30) as client:
+        print(f"revision {client.ask('reload')['revision'][:12]}")
+    return 0
+
+
+def _demo(parsed: argparse.Namespace, places: Places) -> int:
+    from douane.demo.show import show
+
+    return show(plain=parsed.plain or not sys.stdout.isatty())
+
+
+def _audit_tail(parsed: argparse.Namespace, places: Places) -> int:
+    from douane.audit.read import tail
+    from douane.audit.show import as_json, one_line
+
+    for record in tail(places.audit, follow=parsed.follow, n=parsed.n):
+        print(as_json(record) if parsed.json else one_line(record), flush=parsed.follow)
+    return 0
+
+
+def _audit_show(parsed: argparse.Namespace, places: Places) -> int:
+    from douane.audit.read import show
+    from douane.audit.show import as_json, whole
+
+    records = show(places.audit, parsed.id)
+    if not records:
+        print(f"douane: no record has the id {parsed.id}", file=sys.stderr)
+        return 1
+    for record in records:
+        print(as_json(record) if parsed.json else whole(record))
+    return 0
+
+
+def _audit_verify(parsed: argparse.Namespace, places: Places) -> int:
+    from douane.audit import verify
+
+    return verify.main([str(places.audit)] + (["--head", parsed.head] if parsed.head else []))
+
+
+def _ca(parsed: argparse.Namespace, places: Places) -> int:
+    from douane import ca
+    from douane.loader import load
+    from douane.places import private_folder
+
+    if parsed.what == "show":
+        print(ca.show(places.certs))
+        return 0
+    names = sorted({key.partition(":")[0] for key in load(places.policies).chain.providers})
+    private_folder(places.certs)
+    days = {} if parsed.days is None else {"days": parsed.days}
+    act = {"init": ca.init, "issue": ca.issue, "rotate": ca.rotate}[parsed.what]
+    print(act(places.certs, names, **days))
+    return 0

@@ -1,0 +1,282 @@
+"""The life of a call: NEW → ADMITTED → ANSWERING → DONE.
+
+Law 1: what a policy raises, or does not answer in time, is a denial (``policy_error``) unless the entry says ``on_error:
+allow``, which is counted and recorded. Law 2: the intent is durable before ``admit`` says yes, the outcome before
+``finish`` returns. Law 8: the chain is the one that was current when the exchange opened.
+
+No sockets, no ASGI: the governor feeds it and does what it says.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from douane.answer import AnswerPipe
+from douane.audit import record
+from douane.call import Call, Ended, Finding, Headers, Outcome
+from douane.chain import Chain, Entry
+from douane.errors import DENIALS, RefusedError
+from douane.gate import Gate
+from douane.policy import BodyFilter
+from douane.providers.base import Meter, Operation, Provider, Reading
+from douane.verdict import Allow, Deny, Rewrite, Verdict
+
+__all__ = ["ADMIT_SECONDS", "Exchange"]
+
+ADMIT_SECONDS = 10.0
+"""What one policy may take to judge one call, and all settlements together."""
+_REQUEST_IDS = (b"x-request-id", b"request-id", b"x-amzn-requestid")
+_NO_READING = Reading()
+
+
+@dataclass(slots=True)
+class _Clock:
+    """Moments of one exchange, by ``time.perf_counter``; 0.0 where it has not come."""
+
+    opened: float
+    forwarded: float = 0.0
+    first_body: float = 0.0
+    upstream_done: float = 0.0
+
+    def latencies(self) -> dict[str, float | None]:
+        """Seconds. ``upstream`` is from the first byte sent to the provider to its last; ``gateway`` is the rest."""
+        total = time.perf_counter() - self.opened
+        upstream = (self.upstream_done or time.perf_counter()) - self.forwarded if self.forwarded else None
+        return {
+            "total": total,
+            "gateway": total - (upstream or 0.0),
+            "upstream": upstream,
+            "first_token": self.first_body - self.opened if self.first_body else None,
+        }
+
+
+class Exchange:
+    """Opened by the governor for every request to a governed host. ``call`` is what the policies have made of it."""
+
+    def __init__(self, gate: Gate, provider: Provider, operation: Operation | None, call: Call) -> None:
+        self.gate = gate
+        self.chain: Chain = gate.chain
+        self.provider = provider
+        self.operation = operation
+        self.call = call
+        self.denial: tuple[str, Deny] | None = None
+        self.done = False
+        self._findings: list[Finding] = []
+        self._judged = 0
+        """How many entries have judged."""
+        self._filters: tuple[BodyFilter, ...] = ()
+        self._meter: Meter | None = None
+        self._pipe: AnswerPipe | None = None
+        self._status = 0
+        self._upstream_request_id = ""
+        self._clock = _Clock(time.perf_counter())
+        gate.observer.opened()
+
+    # -- judging -------------------------------------------------------------------------------------------------
+
+    async def screen(self) -> Deny | None:
+        """Judge by the head alone: the entries before the first that needs the body."""
+        return await self._judge(head_only=True)
+
+    async def admit(self, call: Call) -> Deny | None:
+        """Judge the whole *call* by the remaining entries, make the filters for its answer, then make the intent
+        durable. Raises AuditUnavailableError."""
+        self.call = call
+        denial = await self._judge(head_only=False) or self._prepare()
+        if denial is None and self.gate.log is not None:
+            await self.gate.log.append(record.intent(self.call, self.chain.revision, self._findings))
+        return denial
+
+    def refuse(self, by: str, denial: Deny) -> None:
+        """A refusal from outside the chain: the door, the body reader, the relay."""
+        self.denial = (by, denial)
+
+    async def _judge(self, *, head_only: bool) -> Deny | None:
+        entries = self.chain.entries
+        while self._judged < len(entries):
+            try:
+                async with asyncio.timeout(ADMIT_SECONDS):
+                    while self._judged < len(entries):
+                        entry = entries[self._judged]
+                        if head_only and (entry.traits.needs_body or entry.when is not None):
+                            return None
+                        self._judged += 1
+                        denial = await self._ask(entry)
+                        if denial is not None:
+                            self.refuse(entry.name, denial)
+                            return denial
+            except TimeoutError:
+                entry = entries[self._judged - 1]
+                denial = self._broken(entry, "did not answer in time")
+                if denial is not None:
+                    self.refuse(entry.name, denial)
+                    return denial
+        return None
+
+    async def _ask(self, entry: Entry) -> Deny | None:
+        admit = getattr(entry.policy, "admit", None)
+        if admit is None:
+            return None
+        began = time.perf_counter()
+        try:
+            if entry.when is not None and not entry.when(self.call):
+                return None
+            return self._apply(entry, await admit(self.call))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return self._broken(entry, "was cancelled")
+        except Exception as error:  # noqa: BLE001 - law 1: whatever a policy raises is a denial
+            return self._broken(entry, f"failed ({type(error).__name__})")
+        finally:
+            self.gate.observer.policy(entry.name, time.perf_counter() - began)
+
+    def _apply(self, entry: Entry, verdict: Verdict) -> Deny | None:
+        if not isinstance(verdict, (Allow, Rewrite, Deny)):
+            raise TypeError("a policy must answer Allow, Rewrite or Deny")
+        if verdict.findings:
+            self._findings.extend(verdict.findings)
+        suspended = entry.observe and not entry.traits.always
+        if isinstance(verdict, Rewrite) and not suspended:
+            self.call = verdict.call
+        if isinstance(verdict, Deny):
+            if verdict.code not in DENIALS:
+                raise ValueError(f"unknown denial code {verdict.code!r}")
+            if not suspended:
+                return verdict
+            self._findings.append(Finding(entry.name, f"would_deny:{verdict.code}"))
+        return None
+
+    def _broken(self, entry: Entry, what: str) -> Deny | None:
+        if entry.on_error == "allow":
+            self.gate.observer.let_through(entry.name)
+            self._findings.append(Finding(entry.name, "on_error:allow"))
+            return None
+        return Deny("policy_error", f"the policy {entry.name} {what}")
+
+    def _prepare(self) -> Deny | None:
+        """Make the answer's filters, in the reverse of the chain's order, as the answer travels back."""
+        filters = []
+        for entry in reversed(self.chain.entries):
+            make: Callable[[Call], BodyFilter | None] | None = getattr(entry.policy, "filter", None)
+            if make is None:
+                continue
+            try:
+                if entry.when is None or entry.when(self.call):
+                    one = make(self.call)
+                    if one is not None:
+                        filters.append(one)
+            except Exception as error:  # noqa: BLE001 - law 1
+                denial = self._broken(entry, f"failed ({type(error).__name__})")
+                if denial is not None:
+                    self.refuse(entry.name, denial)
+                    return denial
+        self._filters = tuple(filters)
+        return None
+
+    # -- the answer ----------------------------------------------------------------------------------------------
+
+    @property
+    def wants_identity(self) -> bool:
+        """Whether the answer must be asked for uncompressed, because a filter means to rewrite it."""
+        return any(one.rewrites for one in self._filters)
+
+    @property
+    def ended_by_itself(self) -> bool:
+        """Whether the stream's own end marker has been fed: the app will read no further."""
+        return self._meter is not None and self._meter.ended
+
+    def forward(self) -> None:
+        """The call goes upstream now."""
+        self._clock.forwarded = time.perf_counter()
+
+    def start(self, status: int, headers: Headers) -> Headers:
+        """The provider's head has come; returns the head to pass on. Raises RefusedError."""
+        self._status = status
+        wire = self.operation.wire if self.operation is not None else None
+        if wire is not None and status < 300:
+            streamed = any(name == b"content-type" and b"event-stream" in value for name, value in headers)
+            self._meter = wire.meter(stream=streamed)
+        self._pipe = AnswerPipe(self._meter, self._filters, self.chain.edge.max_body)
+        for name, value in headers:
+            if name in _REQUEST_IDS:
+                self._upstream_request_id = value[:200].decode("latin-1")
+                break
+        passed = self._guarded(lambda pipe: pipe.start(headers))
+        return (*passed, (b"x-douane-id", self.call.id.encode()))
+
+    def feed(self, chunk: bytes) -> bytes:
+        """A piece of the provider's body; returns what may leave now. Raises RefusedError."""
+        if not self._clock.first_body:
+            self._clock.first_body = time.perf_counter()
+        return self._guarded(lambda pipe: pipe.feed(chunk))
+
+    def close(self) -> bytes:
+        """The provider's body is whole; returns the rest. Raises RefusedError."""
+        self._clock.upstream_done = time.perf_counter()
+        return self._guarded(lambda pipe: pipe.close())
+
+    def _guarded[T](self, step: Callable[[AnswerPipe], T]) -> T:
+        if self._pipe is None:
+            raise RuntimeError("an answer before its head")
+        try:
+            return step(self._pipe)
+        except RefusedError:
+            raise
+        except Exception as error:  # noqa: BLE001 - law 1: a filter that fails lets nothing pass
+            raise RefusedError("policy_error", f"a policy failed on the answer ({type(error).__name__})") from error
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    async def finish(self, ended: Ended) -> None:
+        """Settle and make the outcome durable. Only the first call counts. Raises AuditUnavailableError."""
+        if self.done:
+            return
+        self.done = True
+        result = self._outcome(ended)
+        await self._settle(result)
+        latencies = self._clock.latencies()
+        self._observe(result, latencies)
+        if self.gate.log is not None:
+            millis = {name: None if value is None else round(value * 1000, 3) for name, value in latencies.items()}
+            await self.gate.log.append(record.outcome(
+                self.call, self.chain.revision, self._findings, result, denial=self.denial, latency_ms=millis))
+
+    def _outcome(self, ended: Ended) -> Outcome:
+        reading = self._meter.reading() if self._meter is not None else _NO_READING
+        cost: float | None = reading.cost_usd
+        model = reading.model or self.call.model
+        if ended == "denied":
+            cost = 0.0
+        elif cost is None and reading.usage is not None:
+            prices, provider = self.gate.prices, self.call.provider
+            cost = prices.cost(provider, model, reading.usage, self.call.at, reading.tier)
+            if cost is None and model != self.call.model:
+                cost = prices.cost(provider, self.call.model, reading.usage, self.call.at, reading.tier)
+        return Outcome(ended, self._status, reading.usage, reading.partial, cost, reading.model,
+                       self._upstream_request_id)
+
+    async def _settle(self, result: Outcome) -> None:
+        """Every policy that began, in reverse; one that fails is recorded and does not keep the others from theirs."""
+        for entry in reversed(self.chain.entries[: self._judged]):
+            settle = getattr(entry.policy, "settle", None)
+            if settle is None:
+                continue
+            try:
+                async with asyncio.timeout(ADMIT_SECONDS):
+                    await settle(self.call, result)
+            except Exception as error:  # noqa: BLE001 - the outcome must be written all the same
+                self.gate.observer.failed_closed("policy_error")
+                self._findings.append(Finding(entry.name, f"settle_failed:{type(error).__name__}"))
+
+    def _observe(self, result: Outcome, latencies: dict[str, float | None]) -> None:
+        call, verdict = self.call, "allow"
+        if self.denial is not None:
+            verdict = self.denial[1].code
+            if DENIALS[verdict] >= 500:
+                self.gate.observer.failed_closed(verdict)
+        model = (call.model and self.gate.prices.known(call.provider, call.model)) or "other"
+        self.gate.observer.closed((call.provider, call.operation, model, call.principal.team, verdict),
+                                  latencies, result.usage, result.cost_usd)

@@ -1,0 +1,70 @@
+"""What every host holds: the current chain, the audit log, prices, metrics, the clock.
+
+Law 8: an exchange keeps the chain it began with. ``adopt`` swaps the chain for exchanges that open from then on.
+"""
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from douane.call import Usage
+from douane.chain import Chain
+
+__all__ = ["AuditSink", "Gate", "Observer", "Pricing", "new_id"]
+
+_random = random.SystemRandom()
+_sequence = random.Random(_random.getrandbits(256))  # noqa: S311 - ids are unique, not secret
+
+
+def new_id(at: float) -> str:
+    """32 hex digits that sort by time: 48 bits of milliseconds, 80 of chance."""
+    return f"{int(at * 1000):012x}{_sequence.getrandbits(80):020x}"
+
+
+class AuditSink(Protocol):
+    async def append(self, record: dict[str, Any]) -> None:
+        """Return when *record* is durable. Raises AuditUnavailableError within a second otherwise."""
+        ...
+
+
+class Pricing(Protocol):
+    def cost(self, provider: str, model: str, usage: Usage, at: float, tier: str = "") -> float | None:
+        """USD; None where the model's price is not known. *tier*: the service tier that the answer named."""
+        ...
+
+    def known(self, provider: str, model: str) -> str | None:
+        """The price list's own name of *model*: a bounded label."""
+        ...
+
+
+class Observer(Protocol):
+    """What counts (``metrics.py``); every method is cheap and raises nothing."""
+
+    def opened(self) -> None: ...
+    def closed(self, labels: tuple[str, str, str, str, str], seconds: Mapping[str, float | None],
+               usage: Usage | None, cost_usd: float | None) -> None:
+        """*labels*: provider, operation, model, team, verdict. *seconds*: total, gateway, upstream, first_token."""
+        ...
+
+    def policy(self, name: str, seconds: float) -> None: ...
+    def failed_closed(self, code: str) -> None: ...
+    def let_through(self, name: str) -> None:
+        """A policy failed and its ``on_error: allow`` applied."""
+        ...
+
+
+class Gate:
+    """One for a process. *log* None means that nothing is recorded: benchmarks and unit tests only, no configuration
+    leads there."""
+
+    def __init__(self, chain: Chain, log: AuditSink | None, prices: Pricing, observer: Observer,
+                 clock: Callable[[], float] = time.time) -> None:
+        self.chain = chain
+        self.log = log
+        self.prices = prices
+        self.observer = observer
+        self.clock = clock
+
+    def adopt(self, chain: Chain) -> None:
+        self.chain = chain

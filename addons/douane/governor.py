@@ -1,0 +1,333 @@
+"""The ASGI middleware: opens an Exchange, lets the chain admit the request, calls the inner app, feeds what it sends back
+through the exchange, settles.
+
+Law: there is no way past the exchange: what the door says is governed is answered by the inner app only after ``admit``
+said yes, and what is refused is answered here in the provider's own shape. The client sees the end of an answer only
+after its outcome is durable; where that fails, or the answer breaks, the connection is cut without a proper end.
+"""
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jiter
+
+from douane.asgi import App, Message, Receive, Scope, Send
+from douane.call import Call, Caller, Ended, Headers, Target
+from douane.chain import Chain
+from douane.coding import decode
+from douane.errors import DENIALS, AuditUnavailableError, RefusedError, UpstreamError, retryable
+from douane.exchange import Exchange
+from douane.gate import Gate, new_id
+from douane.providers.base import Operation, Provider
+from douane.relay import Forward
+from douane.verdict import Deny
+
+__all__ = ["AnswerCutError", "Arrival", "Door", "Governor"]
+
+log = logging.getLogger("douane.governor")
+
+_FOR_US_ALONE = frozenset({b"proxy-authorization", b"proxy-connection"})
+_OURS = b"x-douane-"
+_QUOTED = re.compile(r'"[^"]*"')
+
+
+class _ClientLeftError(Exception):
+    """The client went before its request was whole."""
+
+
+class AnswerCutError(Exception):
+    """Raised to the ASGI server to end a begun answer without a proper end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A request that a door found to be governed."""
+
+    provider: Provider
+    host: str
+    """As the app named it: lower case, no default port."""
+    path: str
+    """Raw path below the provider's root."""
+    caller: Caller
+    target: Target
+    refused: RefusedError | None = None
+    """Set where the door itself refuses (names that do not agree)."""
+
+
+type Door = Callable[[Chain, Scope], Arrival | None]
+"""Whether a request is governed under the current chain; None: it is the inner app's alone."""
+
+
+class Governor:
+    """Pure ASGI middleware round *app*, under *gate*'s current chain."""
+
+    def __init__(self, app: App, gate: Gate, door: Door) -> None:
+        self.app = app
+        self.gate = gate
+        self.door = door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        arrival = self.door(self.gate.chain, scope)
+        if arrival is None:
+            await self.app(scope, receive, send)
+            return
+        await _Passage(self, arrival, scope, receive, send).run()
+
+
+class _Passage:
+    """One request on its way through. Holds what the steps share."""
+
+    __slots__ = ("app", "arrival", "exchange", "left", "plain_events", "receive", "remaining", "scope",
+                 "send", "started", "task")
+
+    def __init__(self, governor: Governor, arrival: Arrival, scope: Scope, receive: Receive, send: Send) -> None:
+        self.app, self.arrival, self.scope, self.receive, self.send = governor.app, arrival, scope, receive, send
+        operation = arrival.provider.operation(scope["method"], arrival.path)
+        self.exchange = Exchange(governor.gate, arrival.provider, operation, _open(governor.gate, arrival, operation, scope))
+        self.started = False
+        """Whether the client has got a status line."""
+        self.remaining: int | None = None
+        """Bytes that the answer's Content-Length still promises; None where there is none."""
+        self.plain_events = False
+        """Whether the answer is a stream of uncompressed events, so that one of ours can follow."""
+        self.left = False
+        """Whether the client has gone."""
+        self.task = asyncio.current_task()
+
+    async def run(self) -> None:
+        exchange = self.exchange
+        ended: Ended = "complete"
+        try:
+            denial = await self._admit()
+            if denial is None:
+                await self._forward()
+        except AuditUnavailableError as error:
+            denial = Deny(error.code, error.reason)
+            exchange.refuse("audit", denial)
+        except RefusedError as error:
+            denial = Deny(error.code, error.reason)
+            exchange.refuse("relay" if isinstance(error, UpstreamError) else "governor", denial)
+            ended = _ended(error) if isinstance(error, UpstreamError) else ("cut" if self.started else "denied")
+        except _ClientLeftError:
+            await self._close_book("client_disconnected")
+            return
+        except asyncio.CancelledError:
+            if not self.left:
+                exchange.refuse("governor", Deny("stopped", "the gateway stopped"))
+                await self._close_book("stopped")
+                raise
+            if self.task is not None:
+                self.task.uncancel()
+            await self._close_book("client_disconnected")
+            return
+        except AnswerCutError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the host's outermost guard: nothing unforeseen is a pass
+            log.exception("a governed request failed", extra={"douane_id": exchange.call.id})
+            denial = Deny("policy_error", f"the gateway failed ({type(error).__name__})")
+            exchange.refuse("governor", denial)
+            ended = "cut" if self.started else "denied"
+        if exchange.done and self.started:
+            if denial is not None:
+                raise AnswerCutError
+            return
+        if denial is not None:
+            await self._deny(denial, "denied" if ended == "complete" else ended)
+        elif not self.started:
+            await self._deny(Deny("upstream_error", "the inner app gave no answer"), "upstream_error")
+
+    # -- in ------------------------------------------------------------------------------------------------------
+
+    async def _admit(self) -> Deny | None:
+        exchange, arrival = self.exchange, self.arrival
+        if arrival.refused is not None:
+            return self._refuse("door", arrival.refused.code, arrival.refused.reason)
+        denial = await exchange.screen()
+        if denial is not None:
+            return denial
+        edge = exchange.chain.edge
+        if exchange.operation is None and edge.unknown_operations == "deny":
+            return self._refuse("edge", "operation_not_allowed",
+                                f"{exchange.call.method} {exchange.call.path[:100]} is not an operation that is inspected here")
+        body = await self._body(edge.max_body)
+        return await exchange.admit(_read(exchange.call, exchange.operation, body, edge.max_body))
+
+    def _refuse(self, by: str, code: str, reason: str) -> Deny:
+        denial = Deny(code, reason)
+        self.exchange.refuse(by, denial)
+        return denial
+
+    async def _body(self, limit: int) -> bytes:
+        """The whole request body as sent. Raises RefusedError over *limit* bytes, _ClientLeftError."""
+        too_large = RefusedError("too_large", f"the request body is over the limit of {limit} bytes")
+        if any(name == b"content-length" and int(value) > limit for name, value in self.scope["headers"]):
+            raise too_large
+        message = await self.receive()
+        body = message.get("body", b"")
+        if not message.get("more_body", False) and message["type"] == "http.request":
+            return bytes(body)
+        parts = [body]
+        size = len(body)
+        while message.get("more_body", False):
+            message = await self.receive()
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > limit:
+                raise too_large
+        if message["type"] == "http.disconnect":
+            raise _ClientLeftError
+        return b"".join(parts)
+
+    # -- out -----------------------------------------------------------------------------------------------------
+
+    async def _forward(self) -> None:
+        """Call the inner app with the call as the chain made it; watch for a client that leaves meanwhile."""
+        exchange = self.exchange
+        call = exchange.call
+        headers = list(call.headers)
+        if exchange.wants_identity:
+            headers = [h for h in headers if h[0] != b"accept-encoding"] + [(b"accept-encoding", b"identity")]
+        scope = {**self.scope, "headers": headers, "raw_path": call.path.encode("latin-1"),
+                 "query_string": call.query.encode("latin-1"),
+                 "state": {**self.scope.get("state", {}), "forward": Forward(self.arrival.target, call.credential)}}
+        body: Message | None = {"type": "http.request", "body": call.body, "more_body": False}
+        watcher = asyncio.ensure_future(self._watch())
+
+        async def receive() -> Message:
+            nonlocal body
+            if body is not None:
+                message, body = body, None
+                return message
+            await asyncio.shield(watcher)
+            return {"type": "http.disconnect"}
+
+        exchange.forward()
+        try:
+            await self.app(scope, receive, self._passed_back)
+        finally:
+            watcher.cancel()
+
+    async def _watch(self) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+        if not self.exchange.done and self.task is not None:
+            self.left = True
+            self.task.cancel()
+
+    async def _passed_back(self, message: Message) -> None:
+        """``send`` of the inner app."""
+        exchange = self.exchange
+        if message["type"] == "http.response.start":
+            headers = exchange.start(message["status"], tuple(message["headers"]))
+            coded = False
+            for name, value in headers:
+                if name == b"content-length":
+                    self.remaining = int(value)
+                elif name == b"content-type":
+                    self.plain_events = value.startswith(b"text/event-stream")
+                elif name == b"content-encoding":
+                    coded = value != b"identity"
+            self.plain_events = self.plain_events and not coded
+            await self.send({"type": "http.response.start", "status": message["status"], "headers": list(headers)})
+            self.started = True
+            return
+        if message["type"] != "http.response.body" or exchange.done:
+            return
+        body, more = message.get("body", b""), message.get("more_body", False)
+        out = exchange.feed(body) if body else b""
+        if self.remaining is not None:
+            self.remaining -= len(out)
+        if not more or self.remaining == 0 or exchange.ended_by_itself:
+            out += exchange.close()
+            await exchange.finish("complete")
+            await self.send({"type": "http.response.body", "body": out, "more_body": False})
+        elif out:
+            await self.send({"type": "http.response.body", "body": out, "more_body": True})
+
+    # -- refusals ------------------------------------------------------------------------------------------------
+
+    async def _deny(self, denial: Deny, ended: Ended) -> None:
+        """Answer with the denial, after its outcome is durable; a begun stream gets the provider's error event."""
+        try:
+            await self.exchange.finish(ended)
+        except AuditUnavailableError as error:
+            denial = Deny(error.code, error.reason)
+        provider, call = self.arrival.provider, self.exchange.call
+        if self.started:
+            if denial.code != "audit_unavailable" and self.plain_events:
+                event = provider.family.error_event(call.operation, denial.code, denial.reason, call.id)
+                await self.send({"type": "http.response.body", "body": event, "more_body": False})
+                return
+            raise AnswerCutError
+        status, body = provider.family.error(DENIALS[denial.code], denial.code, denial.reason, call.id)
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()),
+                   (b"x-douane-id", call.id.encode()), (b"x-douane-code", denial.code.encode())]
+        if not retryable(denial.code):
+            headers.append((b"x-should-retry", b"false"))
+        if denial.retry_after is not None:
+            headers.append((b"retry-after", str(max(1, round(denial.retry_after))).encode()))
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _close_book(self, ended: Ended) -> None:
+        """The outcome of an answer nobody waits for any more."""
+        with contextlib.suppress(AuditUnavailableError):
+            await self.exchange.finish(ended)
+
+
+def _ended(error: UpstreamError) -> Ended:
+    return "upstream_timeout" if error.code == "upstream_timeout" else "upstream_error"
+
+
+def _open(gate: Gate, arrival: Arrival, operation: Operation | None, scope: Scope) -> Call:
+    at = gate.clock()
+    headers, caller = _headers(scope["headers"], arrival.caller)
+    return Call(
+        id=new_id(at), at=at, provider=arrival.provider.name,
+        operation="unknown" if operation is None else operation.name,
+        method=scope["method"], host=arrival.host, path=arrival.path,
+        query=scope["query_string"].decode("latin-1"), headers=headers, caller=caller)
+
+
+def _headers(raw: Any, caller: Caller) -> tuple[Headers, Caller]:
+    """The headers that may go upstream, and the caller with what ``x-douane-*`` declared."""
+    headers, user, agent, tags = [], "", "", {}
+    for name, value in raw:
+        if name in _FOR_US_ALONE:
+            continue
+        if name.startswith(_OURS):
+            said = value.decode("latin-1")[:200]
+            if name == b"x-douane-user":
+                user = said
+            elif name == b"x-douane-agent":
+                agent = said
+            elif name.startswith(b"x-douane-tag-") and len(tags) < 20:
+                tags[name[13:].decode("latin-1")[:50]] = said
+            continue
+        headers.append((name, value))
+    if user or agent or tags:
+        caller = replace(caller, user=user, agent=agent, tags=tags)
+    return tuple(headers), caller
+
+
+def _read(call: Call, operation: Operation | None, body: bytes, limit: int) -> Call:
+    """*call* with its body, and what the body says. Raises RefusedError for a coding or JSON that cannot be read."""
+    if not body or operation is None or operation.wire is None:
+        return replace(call, body=body)
+    coding = call.header(b"content-encoding")
+    text = body if coding is None else decode(body, coding.decode("latin-1"), limit)
+    try:
+        document = jiter.from_json(text, catch_duplicate_keys=True, allow_inf_nan=False, cache_mode="keys")
+    except ValueError as error:
+        where = _QUOTED.sub("…", str(error))  # the message quotes keys, which may hold anything
+        raise RefusedError("bad_request", f"the request body cannot be read as JSON: {where}") from None
+    return replace(call, body=body, document=document, model=operation.wire.model(document),
+                   stream=operation.wire.stream(document))

@@ -1,0 +1,161 @@
+"""Which requests on the proxy port are governed, and what becomes of the rest.
+
+Law 3: CONNECT host, SNI (absent is no mismatch) and Host agree, or the call is refused with ``host_mismatch``.
+"""
+
+import contextlib
+from collections.abc import Callable
+from typing import Literal
+
+from douane.asgi import App, Receive, Scope, Send
+from douane.call import Target
+from douane.chain import Chain
+from douane.edge import Govern, Refuse, Tunnel, host_key, is_loopback, split_authority
+from douane.errors import RefusedError, UpstreamError
+from douane.governor import Arrival
+from douane.hosts.mitm import ConnectPoint, Doorkeeper, proxy_caller, resolve
+from douane.providers.base import Provider
+from douane.relay import Forward
+
+__all__ = ["OnlyForwarded", "PlainProxy", "proxy_door"]
+
+type Scheme = Literal["http", "https"]
+
+
+def target_of(provider: Provider, scheme: Scheme, host: str, ca: str) -> Target:
+    """Where a call for *host* (as in ``Provider.hosts``) is sent. *ca*: the roots for providers without their own."""
+    if provider.target is not None:
+        return provider.target
+    name, port = split_authority(host, 443 if scheme == "https" else 80)
+    return Target(scheme, name, port, ca=ca if scheme == "https" else "")
+
+
+def proxy_door(chain: Chain, scope: Scope) -> Arrival | None:
+    """The proxy's :data:`~douane.governor.Door`: inside a tunnel the CONNECT host decides, outside it the URL's."""
+    point: ConnectPoint = scope["state"]["door"]
+    path = scope["raw_path"].decode("ascii")
+    if point.encrypted:
+        provider = chain.providers.get(point.host)
+        if provider is None:
+            return None  # no longer governed since a reload: PlainProxy refuses it
+        return Arrival(provider, point.host, path, point.caller, target_of(provider, "https", point.host, chain.ca),
+                       _mismatch(point.host, point.sni, _host(scope), 443))
+    scheme, host, port = scope["state"]["url"]
+    key = host_key(host, port, 443 if scheme == "https" else 80)
+    provider = chain.providers.get(key)
+    if provider is None:
+        return None
+    refused = _mismatch(key, "", _host(scope), 443 if scheme == "https" else 80)
+    caller = point.caller
+    if scheme == "https" and not is_loopback(caller.address):
+        refused = RefusedError("host_not_allowed", "an https:// URL in plain text is taken from this machine only: use CONNECT")
+    with contextlib.suppress(ValueError):  # PlainProxy has answered 407 where it cannot be read
+        caller = proxy_caller(_proxy_authorization(scope), caller.address)
+    return Arrival(provider, key, path, caller, target_of(provider, scheme, key, chain.ca), refused)
+
+
+def _host(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"host":
+            return str(value.decode("latin-1"))
+    return ""
+
+
+def _proxy_authorization(scope: Scope) -> bytes | None:
+    for name, value in scope["headers"]:
+        if name == b"proxy-authorization":
+            return bytes(value)
+    return None
+
+
+def _mismatch(expected: str, sni: str, host_header: str, default_port: int) -> RefusedError | None:
+    name = expected.partition(":")[0]
+    if sni and sni != name:
+        return RefusedError("host_mismatch", "the TLS server name is not the host that was asked for")
+    if host_header == expected:
+        return None
+    try:
+        host, port = split_authority(host_header, default_port)
+    except ValueError:
+        return RefusedError("host_mismatch", "the Host header is no host name")
+    if host_key(host, port, default_port) != expected:
+        return RefusedError("host_mismatch", "the Host header is not the host that was asked for")
+    return None
+
+
+class PlainProxy:
+    """The app on the proxy port. Governed requests go to *governor*; others in absolute form are forwarded unchanged by
+    *relay*, under the same rules as a tunnel."""
+
+    def __init__(self, governor: App, relay: App, keeper: Callable[[], Doorkeeper]) -> None:
+        self._governor = governor
+        self._relay = relay
+        self._keeper = keeper
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        point: ConnectPoint = scope["state"]["door"]
+        if point.encrypted:
+            await self._governor(scope, receive, send)
+            return
+        url = scope["state"].get("url")
+        keeper = self._keeper()
+        try:
+            caller = proxy_caller(_proxy_authorization(scope), point.caller.address)
+        except ValueError as error:
+            await plain_answer(send, 407, f"Douane: {error}.\n")
+            return
+        stranger = keeper.may_pass(caller)
+        if stranger is not None:
+            await plain_answer(send, 407, f"Douane: {stranger.reason}.\n")
+            return
+        scheme, host, port = url
+        decision = keeper.decide(host, port, scheme)
+        if isinstance(decision, Govern):
+            await self._governor(scope, receive, send)
+        elif isinstance(decision, Refuse):
+            keeper.refused(caller, f"{host}:{port}", decision)
+            await plain_answer(send, 403, f"Douane: {decision.reason}.\n")
+        elif scheme == "https" and not is_loopback(caller.address):
+            await plain_answer(send, 403, "Douane: an https:// URL in plain text is taken from this machine only: use CONNECT.\n")
+        else:
+            await self._forward(scope, receive, send, decision, scheme, keeper)
+
+    async def _forward(self, scope: Scope, receive: Receive, send: Send, to: Tunnel, scheme: Scheme,
+                       keeper: Doorkeeper) -> None:
+        local = is_loopback(scope["state"]["door"].caller.address)
+        try:
+            address = await resolve(to.host, to.port, local_client=local, listeners=keeper.listeners())
+        except OSError as error:
+            await plain_answer(send, 502, f"Douane: {error}.\n")
+            return
+        keeper.tunnelled()
+        headers = [h for h in scope["headers"] if h[0] not in (b"proxy-authorization", b"proxy-connection")]
+        target = Target(scheme, to.host, to.port, address=address)
+        try:
+            await self._relay({**scope, "headers": headers, "state": {"forward": Forward(target)}}, receive, send)
+        except UpstreamError as error:
+            await plain_answer(send, 504 if error.code == "upstream_timeout" else 502, f"Douane: {error.reason}.\n")
+
+
+async def plain_answer(send: Send, status: int, text: str) -> None:
+    """A short answer for a person or a proxy client."""
+    body = text.encode()
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode()),
+               (b"connection", b"close")]
+    if status == 407:
+        headers.append((b"proxy-authenticate", b'Basic realm="douane"'))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+class OnlyForwarded:
+    """The governor's inner app: the relay for calls that were admitted; nothing else may reach it."""
+
+    def __init__(self, relay: App) -> None:
+        self._relay = relay
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if "forward" in scope["state"]:
+            await self._relay(scope, receive, send)
+        else:  # a host that ceased to be governed while its tunnel was open
+            await plain_answer(send, 421, "Douane: this host is no longer governed; connect again.\n")

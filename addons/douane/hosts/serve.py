@@ -1,0 +1,317 @@
+"""The gateway process: puts the house together, listens, reloads, drains, stops.
+
+Law: nothing listens before the policies are loaded, the CA is ready and the audit log takes records; at the end the
+streams finish (``DRAIN_SECONDS``), every outcome is written, and only then the log closes.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import secrets
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from OpenSSL import SSL
+
+from douane.audit import record
+from douane.audit.log import AuditLog
+from douane.ca import Authority
+from douane.call import Caller
+from douane.control import ControlServer
+from douane.edge import Decision, Refuse, decide, is_loopback
+from douane.errors import AuditUnavailableError, ConfigError, DouaneError, EnvironmentFailedError
+from douane.gate import Gate
+from douane.governor import Governor
+from douane.hosts import admin
+from douane.hosts.door import OnlyForwarded, PlainProxy, proxy_door
+from douane.hosts.mitm import Doorkeeper
+from douane.hosts.proxy import ProxyListener
+from douane.hosts.transport import HttpServer
+from douane.loader import Loaded, load
+from douane.metrics import Metrics
+from douane.people import Tokens
+from douane.places import Places, node_name, private_folder
+from douane.policies.authenticate import Unrecognised, recognise
+from douane.prices import Prices, Rates
+from douane.providers.hosts import unparsed
+from douane.relay import Relay
+from douane.upstream.pool import Pool
+
+__all__ = ["DRAIN_SECONDS", "Gateway", "House", "open_house"]
+
+log = logging.getLogger("douane.gateway")
+
+DRAIN_SECONDS = 30.0
+CA_CHECK_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What a gateway is made of, opened and checked. *audit* None: nothing is recorded (benchmarks only)."""
+
+    loaded: Loaded
+    tokens: Tokens
+    prices: Prices
+    audit: AuditLog | None
+    authority: Authority
+
+
+class Gateway:
+    """One process's gateway. ``start``, then ``stop``; ``reload`` between them. ``start`` raises ConfigError and
+    EnvironmentFailedError."""
+
+    def __init__(self, places: Places, house: House) -> None:
+        self.places = places
+        self.loaded = loaded = house.loaded
+        self.tokens = house.tokens
+        self.audit = house.audit
+        self.authority = house.authority
+        self.prices = house.prices
+        self.metrics = Metrics()
+        self.gate = Gate(loaded.chain, house.audit, house.prices, self.metrics)
+        self.pool = Pool(proxy=loaded.upstream_proxy)
+        relay = Relay(self.pool)
+        governor = Governor(OnlyForwarded(relay), self.gate, proxy_door)
+        self.server = HttpServer(PlainProxy(governor, relay, lambda: self.keeper))
+        self.admin_server = HttpServer(admin.make_app(self.metrics, self.problems))
+        self.keeper = Doorkeeper(
+            decide=self._decide, may_pass=self._may_pass, server=self.server, refused=self._refused,
+            tunnelled=lambda: self.metrics.tunnel("tunnelled"), context=self._context, listeners=self.listeners,
+            governs=lambda name: any(key.partition(":")[0] == name for key in self.gate.chain.providers))
+        self.proxy = ProxyListener(places.proxy, self.keeper)
+        self._admin: asyncio.Server | None = None
+        self._contexts: dict[str, tuple[float, SSL.Context]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.stopping = asyncio.Event()
+        self._control = ControlServer(places.control, {
+            "issue": self._issue, "reload": self._reload_asked, "stop": self._stop_asked, "status": self._status})
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        if not _on_loopback(self.places.proxy.host) and not self.loaded.has_principals:
+            raise ConfigError(f"--proxy {self.places.proxy}: beyond loopback, tunnels and calls need a known principal, "
+                              "and the policy files name none with a key or a cidr beyond loopback")
+        await self.proxy.start()
+        host, port = self.places.admin.host, self.places.admin.port
+        try:
+            self._admin = await asyncio.get_running_loop().create_server(
+                lambda: self.admin_server.protocol({}, absolute=False), host, port)
+        except OSError as error:
+            await self.proxy.stop()
+            raise EnvironmentFailedError(f"cannot listen on {self.places.admin}: {error.strerror or error}; "
+                                         "choose another with --admin HOST:PORT") from None
+        await self._control.start()
+        self._spawn(self._watch_ca())
+        await self._note(record.event("start", self.gate.clock(), revision=self.gate.chain.revision))
+
+    async def stop(self, seconds: float = DRAIN_SECONDS) -> None:
+        """Take nothing new, let what runs finish for *seconds*, write every outcome, close."""
+        await self.proxy.stop()
+        await self._control.close()
+        cut = await self.server.drain(seconds)
+        if cut:
+            log.warning("requests were cut at the end of the drain", extra={"requests": cut})
+        if self._admin is not None:
+            self._admin.close()
+        await self.admin_server.drain(1)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.proxy.finish()
+        await self.pool.aclose()
+        if self.audit is not None:
+            with contextlib.suppress(AuditUnavailableError):
+                await self.audit.append(record.event("stop", self.gate.clock(), cut=cut))
+            self.audit.close()
+
+    async def reload(self) -> str:
+        """Build the new chain whole, off the loop, then swap. Returns its revision; raises ConfigError, and the old one
+        stays."""
+        loaded = await asyncio.to_thread(load, self.places.policies, tokens=self.tokens)
+        names = tls_names(loaded)
+        if await asyncio.to_thread(self.authority.renew, names):
+            self._contexts.clear()
+        before = self.gate.chain.revision
+        self.loaded = loaded
+        self.gate.prices = self.prices = self.prices.with_overrides(overrides(loaded))
+        self.gate.adopt(loaded.chain)
+        await self._note(record.event("reload", self.gate.clock(), revision=loaded.chain.revision, before=before))
+        return loaded.chain.revision
+
+    async def reload_or_keep(self) -> None:
+        """SIGHUP: a wrong new chain is told, the last good one stays."""
+        try:
+            revision = await self.reload()
+        except DouaneError as error:
+            log.error("reload refused, the last good policies stay: %s", error)  # noqa: TRY400 - one line, no traceback
+            await self._note(record.event("reload_refused", self.gate.clock(), error=str(error)))
+        else:
+            log.info("policies reloaded", extra={"revision": revision[:12]})
+
+    def problems(self) -> list[str]:
+        """Why the gateway is not ready; empty where it is."""
+        found = []
+        if self.audit is not None and self.audit.failure:
+            found.append(f"audit log: {self.audit.failure}")
+        if self.stopping.is_set():
+            found.append("stopping")
+        return found
+
+    def listeners(self) -> list[tuple[str, int]]:
+        found = self.proxy.addresses()
+        if self._admin is not None:
+            found += [sock.getsockname()[:2] for sock in self._admin.sockets]
+        return found
+
+    def admin_address(self) -> tuple[str, int]:
+        return (self.places.admin.host, 0) if self._admin is None else self._admin.sockets[0].getsockname()[:2]
+
+    def handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reload_or_keep()))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stopping.set)
+
+    # -- what the layers ask -------------------------------------------------------------------------------------
+
+    def _decide(self, host: str, port: int, scheme: Literal["http", "https"]) -> Decision:
+        chain = self.gate.chain
+        return decide(host, port, scheme, chain.providers, chain.edge, unparsed)
+
+    def _may_pass(self, caller: Caller) -> Refuse | None:
+        try:
+            principal, _ = recognise(self.loaded.directory, caller, ())
+        except Unrecognised as error:
+            return Refuse("unauthenticated", str(error))
+        if principal is None and not _on_loopback(self.places.proxy.host):
+            return Refuse("unauthenticated", "present a principal's name and key as the proxy user and password")
+        return None
+
+    def _refused(self, caller: Caller, name: str, why: Refuse) -> None:
+        self.metrics.tunnel(why.code)
+        log.warning("refused", extra={"host": name, "client": caller.address, "code": why.code})
+        self._spawn(self._note(record.event("refused", self.gate.clock(), host=name, client=caller.address,
+                                            code=why.code, reason=why.reason)))
+
+    def _context(self, host: str) -> SSL.Context:
+        """The TLS context for a governed host; made anew when its leaf is about to end."""
+        now = self.gate.clock()
+        known = self._contexts.get(host)
+        if known is None or known[0] <= now:
+            leaf = self.authority.leaf(host)
+            context = SSL.Context(SSL.TLS_SERVER_METHOD)
+            context.set_min_proto_version(SSL.TLS1_2_VERSION)
+            context.use_certificate(leaf.certificate)
+            context.use_privatekey(leaf.key)
+            context.add_extra_chain_cert(leaf.intermediate)
+            context.set_alpn_select_callback(_http1)
+            known = self._contexts[host] = (leaf.replace_at.timestamp(), context)
+        return known[1]
+
+    # -- the control socket --------------------------------------------------------------------------------------
+
+    async def _issue(self, request: Mapping[str, Any], undo: contextlib.AsyncExitStack) -> dict[str, Any]:
+        name = request.get("principal") or self._default_principal()
+        if self.loaded.directory.by_name(name) is None:
+            raise ConfigError(f"no principal is called {name!r} in the policy files")
+        token = secrets.token_urlsafe(32)
+        digest = hashlib.sha256(token.encode()).digest()
+        self.tokens.issue(name, digest, dict(request.get("tags") or {}))
+        if not request.get("lasting"):
+            undo.callback(self.tokens.revoke, digest)
+        return {**await self._status(request, undo), "principal": name, "token": token}
+
+    def _default_principal(self) -> str:
+        known = self.loaded.directory.by_address("127.0.0.1")
+        if known is None:
+            raise ConfigError("say who calls: --as PRINCIPAL (the policy files give loopback callers no name)")
+        return known.name
+
+    async def _reload_asked(self, request: Mapping[str, Any], undo: contextlib.AsyncExitStack) -> dict[str, Any]:
+        return {"revision": await self.reload()}
+
+    async def _stop_asked(self, request: Mapping[str, Any], undo: contextlib.AsyncExitStack) -> dict[str, Any]:
+        self.stopping.set()
+        return {}
+
+    async def _status(self, request: Mapping[str, Any], undo: contextlib.AsyncExitStack) -> dict[str, Any]:
+        host, port = self.proxy.addresses()[0][:2]
+        return {"proxy": [host, port], "admin": list(self.admin_address()),
+                "certs": str(self.places.certs), "revision": self.gate.chain.revision,
+                "credentials": sorted(self.loaded.credential_providers), "problems": self.problems()}
+
+    # -- small things --------------------------------------------------------------------------------------------
+
+    async def _note(self, said: dict[str, Any]) -> None:
+        if self.audit is None:
+            return
+        try:
+            await self.audit.append(said)
+        except AuditUnavailableError as error:
+            log.error("an event could not be recorded: %s", error.reason)  # noqa: TRY400
+
+    async def _watch_ca(self) -> None:
+        while True:
+            await asyncio.sleep(CA_CHECK_SECONDS)
+            try:
+                if await asyncio.to_thread(self.authority.renew, tls_names(self.loaded)):
+                    self._contexts.clear()
+                    log.info("the intermediate CA was re-issued")
+            except DouaneError as error:
+                log.error("the intermediate CA cannot be re-issued: %s", error)  # noqa: TRY400
+
+    def _spawn(self, work: Awaitable[Any]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def tls_names(loaded: Loaded) -> list[str]:
+    """The governed host names for which leaves are signed: those on the https port."""
+    return sorted({key.partition(":")[0] for key in loaded.chain.providers})
+
+
+def _on_loopback(host: str) -> bool:
+    return host == "localhost" or (not any(c.isalpha() and c not in "abcdef" for c in host) and is_loopback(host))
+
+
+def _http1(connection: SSL.Connection, offers: list[bytes]) -> Any:
+    return b"http/1.1" if b"http/1.1" in offers else SSL.NO_OVERLAPPING_PROTOCOLS
+
+
+def close_orphans(audit: AuditLog, clock: Callable[[], float]) -> int:
+    """Write the outcome of every intent that an earlier process left open: ``ended: unknown``. Returns how many."""
+    for orphan in audit.orphans:
+        audit.append_blocking(record.unknown(orphan, clock()))
+    return len(audit.orphans)
+
+
+def open_house(places: Places) -> House:
+    """Load, open and make what a gateway needs. Raises ConfigError, EnvironmentFailedError."""
+    tokens = Tokens()
+    loaded = load(places.policies, tokens=tokens)
+    private_folder(places.data)
+    private_folder(places.certs)
+    authority = Authority.open(places.certs, tls_names(loaded))
+    prices = Prices.open(places.data, price_lists(loaded), overrides(loaded))
+    audit = AuditLog.open(places.audit, node_name(os.environ))
+    closed = close_orphans(audit, time.time)
+    if closed:
+        log.warning("calls of a gateway that died were closed as unknown", extra={"calls": closed})
+    return House(loaded, tokens, prices, audit, authority)
+
+
+def price_lists(loaded: Loaded) -> dict[str, str]:
+    """Provider → id of its price list; providers without one are left out."""
+    return {name: provider.prices for name, provider in loaded.providers.items() if provider.prices}
+
+
+def overrides(loaded: Loaded) -> dict[str, Rates]:
+    return {name: Rates(price.input, price.output, price.cached_input, price.cache_write)
+            for name, price in loaded.prices.items()}

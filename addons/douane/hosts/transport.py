@@ -1,0 +1,357 @@
+"""mitmproxy's decrypted stream as an asyncio transport, and uvicorn's HTTP protocol made strict on top of it.
+
+Law: bytes flow both ways under backpressure. A protocol that pauses reading stops the socket's reader
+(:class:`DouaneHandler`), a socket that does not take more pauses the protocol. What is no clean HTTP/1.1 request is
+answered 400 and the connection ends.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Generator, Iterable
+from typing import Any
+
+from douane.edge import split_authority
+from douane.hosts.internals import (
+    Config,
+    ConnectionState,
+    Context,
+    HttpToolsProtocol,
+    ProxyConnectionHandler,
+    ServerState,
+    commands,
+    events,
+    layer,
+    server_hooks,
+)
+
+__all__ = ["AsgiLayer", "DouaneHandler", "HttpProtocol", "HttpServer", "LayerTransport"]
+
+HIGH_WATER = 256 * 1024
+"""Bytes in a client's socket buffer above which the protocol is asked to pause."""
+MAX_HEAD = 64 * 1024
+"""Bytes of request line and header fields."""
+MAX_FIELDS = 200
+STALLED_SECONDS = 60.0
+"""A connection with an unfinished request, or none yet, is closed after this long without a byte."""
+
+type Generated = Generator[commands.Command, Any, None]
+
+
+class DouaneHandler(ProxyConnectionHandler):
+    """One client connection. Reads only while ``readable`` is set; dials nothing that our hook has not approved."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.readable = asyncio.Event()
+        self.readable.set()
+
+    async def drain_writers(self) -> None:
+        await super().drain_writers()
+        if not self.readable.is_set():
+            await self.readable.wait()
+
+    async def handle_hook(self, hook: commands.StartHook) -> None:
+        if isinstance(hook, server_hooks.ServerConnectHook):
+            # mitmproxy logs and skips a hook that raises: the veto stands before the hook may lift it.
+            hook.data.server.error = "not an approved tunnel"
+        await super().handle_hook(hook)
+
+    def wake(self, event: events.Event) -> None:
+        """Hand *event* to the layers now. Must not be called from inside a layer."""
+        step = self.server_event(event)
+        try:
+            step.send(None)
+        except StopIteration:
+            return
+        step.close()
+        raise RuntimeError("mitmproxy's server_event waited: it was called from inside a layer")
+
+
+class _Flush(events.Event):
+    """There is something in the transport's buffer."""
+
+
+_FLUSH = _Flush()
+
+
+class LayerTransport(asyncio.Transport):
+    """What the HTTP protocol writes to. Writes of one turn of the loop leave as one."""
+
+    def __init__(self, handler: DouaneHandler, loop: asyncio.AbstractEventLoop, encrypted: bool) -> None:
+        client = handler.client
+        super().__init__({"peername": client.peername[:2], "sockname": client.sockname[:2], "sslcontext": encrypted})
+        self._handler = handler
+        self._loop = loop
+        self._out: list[bytes] = []
+        self._scheduled = False
+        self._closing = False
+        self._paused = False
+        self._draining: asyncio.Task[None] | None = None
+        self.protocol: asyncio.Protocol | None = None
+
+    # -- the protocol's side
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._closing or not data:
+            return
+        self._out.append(bytes(data))
+        self._schedule()
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        self.write(b"".join(list_of_data))
+
+    def close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self._schedule()
+
+    def abort(self) -> None:
+        self._out.clear()
+        self.close()
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        if not isinstance(protocol, asyncio.Protocol):
+            raise TypeError("a streaming protocol is needed")
+        self.protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        if self.protocol is None:
+            raise RuntimeError("no protocol yet")
+        return self.protocol
+
+    def pause_reading(self) -> None:
+        self._handler.readable.clear()
+
+    def resume_reading(self) -> None:
+        self._handler.readable.set()
+
+    def get_write_buffer_size(self) -> int:
+        return sum(map(len, self._out)) + self._socket_buffer()
+
+    # -- the layer's side
+
+    def take(self) -> bytes:
+        """What is to be sent, once."""
+        out = b"".join(self._out)
+        self._out.clear()
+        return out
+
+    def closed(self) -> None:
+        """The connection is gone."""
+        self._closing = True
+        self._handler.readable.set()
+        if self._draining is not None:
+            self._draining.cancel()
+
+    def check_pressure(self) -> None:
+        """Pause the protocol while the socket's buffer is over the mark."""
+        if self._paused or self.protocol is None or self._socket_buffer() <= HIGH_WATER:
+            return
+        self._paused = True
+        self.protocol.pause_writing()
+        self._draining = self._loop.create_task(self._drain())
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if self._handler.client in self._handler.transports:
+            self._handler.wake(_FLUSH)
+
+    def _socket_buffer(self) -> int:
+        io = self._handler.transports.get(self._handler.client)
+        if io is None or io.writer is None:
+            return 0
+        transport = getattr(io.writer, "transport", None)
+        return 0 if transport is None else int(transport.get_write_buffer_size())
+
+    async def _drain(self) -> None:
+        io = self._handler.transports.get(self._handler.client)
+        with contextlib.suppress(OSError):
+            if io is not None and io.writer is not None:
+                await io.writer.drain()
+        self._paused = False
+        if self.protocol is not None:
+            self.protocol.resume_writing()
+
+
+class AsgiLayer(layer.Layer):
+    """A mitmproxy layer that is an ASGI server: what comes goes into the protocol, what it writes goes out."""
+
+    def __init__(self, context: Context, handler: DouaneHandler, make: Callable[[], asyncio.Protocol], encrypted: bool) -> None:
+        super().__init__(context)
+        self._handler = handler
+        self._transport = LayerTransport(handler, asyncio.get_running_loop(), encrypted)
+        self._make = make
+        self._stack = contextlib.ExitStack()
+        self._open = False
+
+    def _handle_event(self, event: events.Event) -> Generated:
+        if isinstance(event, _Flush):
+            yield from self._send()
+        elif isinstance(event, events.DataReceived):
+            protocol = self._transport.protocol
+            if protocol is not None and self._open:
+                protocol.data_received(event.data)
+        elif isinstance(event, events.ConnectionClosed):
+            yield from self._end()
+        elif isinstance(event, events.Start):
+            # The protocol has its own timers; mitmproxy's watchdog would end a call whose provider is still thinking.
+            self._stack.enter_context(self._handler.timeout_watchdog.disarm())
+            self._transport.set_protocol(self._make())
+            self._open = True
+            self._transport.protocol.connection_made(self._transport)  # type: ignore[union-attr]
+
+    def _send(self) -> Generated:
+        data = self._transport.take()
+        if data:
+            yield commands.SendData(self.context.client, data)
+            self._transport.check_pressure()
+        if self._transport.is_closing() and self._open:
+            yield from self._end()
+
+    def _end(self) -> Generated:
+        """Half-closed is closed: an HTTP client that has sent FIN has left."""
+        if self._open:
+            self._open = False
+            self._stack.close()
+            self._transport.closed()
+            if self._transport.protocol is not None:
+                self._transport.protocol.connection_lost(None)
+        if self.context.client.state & ConnectionState.CAN_WRITE:
+            yield commands.CloseConnection(self.context.client)
+
+
+class _MalformedError(Exception):
+    pass
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, refusing what it tolerates: unbounded heads, several Hosts, absolute-form where none belongs,
+    trailers that look like headers, stalled requests.
+
+    *absolute*: whether requests must name a whole URL (a proxy's plain port) or must not (inside a tunnel)."""
+
+    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], *, absolute: bool) -> None:
+        super().__init__(config, server_state, app_state, asyncio.get_running_loop())
+        self._absolute = absolute
+        self._in_head = True
+        self._in_message = False
+        self._deaf = False
+        self._head_size = 0
+        self._heard = self.loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._timer = self.loop.call_later(STALLED_SECONDS, self._check_stalled)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf or self.parser is None or self.transport.is_closing():
+            return
+        self._heard = self.loop.time()
+        self._head_size += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_size > MAX_HEAD:
+            self.send_400_response("The request head is too large.")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = self._in_message = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # a trailer would otherwise join the headers of a request that has been judged
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._head_size = 0
+        self._check_head()
+        super().on_headers_complete()
+        if self.parser.should_upgrade():  # we upgrade nothing: what follows the head is no HTTP
+            self.cycle.keep_alive = False
+            self._deaf = True
+
+    def on_message_complete(self) -> None:
+        self._in_message = False
+        self._head_size = 0
+        super().on_message_complete()
+
+    def _check_head(self) -> None:
+        headers = self.headers
+        if len(headers) > MAX_FIELDS or len(self.url) + sum(len(n) + len(v) for n, v in headers) > MAX_HEAD:
+            raise _MalformedError("head too large")
+        hosts = 0
+        for name, value in headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding" and value.lower() != b"chunked":
+                raise _MalformedError("transfer coding")
+        if hosts != 1:
+            raise _MalformedError("Host")
+        if self._absolute:
+            self.scope["state"]["url"] = self._split_url()  # type: ignore[typeddict-item]
+        elif not self.url.startswith(b"/"):
+            raise _MalformedError("request target")
+
+    def _split_url(self) -> tuple[str, str, int]:
+        """(scheme, canonical host, port) of a request in absolute form; what follows is left as an origin-form target."""
+        try:
+            scheme, _, rest = self.url.decode("ascii").partition("://")
+            cut = min((at for at in map(rest.find, "/?") if at != -1), default=len(rest))
+            scheme = scheme.lower()
+            host, port = split_authority(rest[:cut], {"http": 80, "https": 443}[scheme])
+        except (KeyError, ValueError):
+            raise _MalformedError("request target") from None
+        path = rest[cut:].partition("#")[0].encode()
+        self.url = path if path.startswith(b"/") else b"/" + path
+        return scheme, host, port
+
+    def _check_stalled(self) -> None:
+        idle = self.loop.time() - self._heard
+        waiting = self._in_message or self.cycle is None
+        if waiting and not self.flow.read_paused and idle >= STALLED_SECONDS:
+            self.transport.close()
+            return
+        left = STALLED_SECONDS - idle if waiting and idle < STALLED_SECONDS else STALLED_SECONDS
+        self._timer = self.loop.call_later(left, self._check_stalled)
+
+
+class HttpServer:
+    """Everything uvicorn's protocol needs, made once: configuration, state of all connections."""
+
+    def __init__(self, app: Any) -> None:
+        self.config = Config(app, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False,
+                             server_header=False, date_header=False, timeout_keep_alive=75, interface="asgi3")
+        self.config.load()
+        self.state = ServerState()
+
+    def protocol(self, state: dict[str, Any], *, absolute: bool) -> HttpProtocol:
+        return HttpProtocol(self.config, self.state, state, absolute=absolute)
+
+    async def drain(self, seconds: float) -> int:
+        """Finish what runs, take nothing new. Returns how many requests had to be cut after *seconds*."""
+        for connection in list(self.state.connections):
+            connection.shutdown()
+        if self.state.tasks:
+            await asyncio.wait(self.state.tasks, timeout=seconds)
+        cut = list(self.state.tasks)
+        for task in cut:
+            task.cancel()
+        if cut:
+            await asyncio.wait(cut, timeout=5)
+        return len(cut)

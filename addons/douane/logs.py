@@ -1,0 +1,46 @@
+"""Structured logs: one JSON object a line on stderr, or one plain line for a person's terminal.
+
+Law 7: a log line holds what the code passed by name; no headers, bodies, queries. Libraries speak at WARNING and above;
+mitmproxy's at ERROR, for its warnings quote bytes of the wire.
+"""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+
+__all__ = ["setup"]
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {"at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
+        line.update({name: value for name, value in vars(record).items() if name not in _STANDARD})
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+class _Plain(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        said = " ".join(f"{name}={value}" for name, value in vars(record).items() if name not in _STANDARD)
+        line = f"{record.levelname.lower()}: {record.getMessage()}" + (f" ({said})" if said else "")
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+def setup(*, as_json: bool | None = None) -> None:
+    """Install the handler. *as_json* None: plain on a terminal, JSON elsewhere."""
+    plain = sys.stderr.isatty() if as_json is None else not as_json
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Plain() if plain else _Json())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("douane").setLevel(logging.INFO)
+    logging.getLogger("mitmproxy").setLevel(logging.ERROR)
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)

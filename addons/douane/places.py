@@ -1,0 +1,88 @@
+"""Where the gateway lives: folders and addresses, from the command line and ``DOUANE_*``."""
+
+import os
+import resource
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from douane.errors import ConfigError, EnvironmentFailedError
+
+__all__ = ["Listen", "Places", "guard_process", "private_folder"]
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """An address to listen on; port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str, what: str) -> "Listen":
+        """``HOST:PORT`` or ``[IPv6]:PORT``. Raises ConfigError naming *what*."""
+        host, colon, port = text.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+            raise ConfigError(f"{what}: {text!r} is not HOST:PORT (for example 127.0.0.1:8080)")
+        return cls(host, int(port))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    policies: Path
+    data: Path
+    certs: Path
+    proxy: Listen
+    admin: Listen
+
+    @classmethod
+    def of(cls, given: Mapping[str, str | None], environ: Mapping[str, str], home: Path) -> "Places":
+        """*given*: option name → value or None; then ``DOUANE_NAME``, then the default below *home*. Raises ConfigError."""
+
+        def pick(name: str, default: str) -> str:
+            return given.get(name) or environ.get(f"DOUANE_{name.upper()}") or default
+
+        return cls(
+            policies=Path(pick("policies", str(home / "policies"))).absolute(),
+            data=Path(pick("data", str(home / "data"))).absolute(),
+            certs=Path(pick("certs", str(home / "certs"))).absolute(),
+            proxy=Listen.parse(pick("proxy", "127.0.0.1:8080"), "--proxy"),
+            admin=Listen.parse(pick("admin", "127.0.0.1:8082"), "--admin"),
+        )
+
+    @property
+    def control(self) -> Path:
+        """The control socket. Where the data folder's path is too long for a Unix socket, see ``control.reach``."""
+        return self.data / "control.sock"
+
+    @property
+    def audit(self) -> Path:
+        return self.data / "audit"
+
+
+def node_name(environ: Mapping[str, str]) -> str:
+    """``DOUANE_NODE``, else the host's name, reduced to what makes a folder name."""
+    name = environ.get("DOUANE_NODE") or socket.gethostname() or "node"
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)[:64].lstrip(".") or "node"
+
+
+def private_folder(folder: Path) -> Path:
+    """*folder*, made 0700 where it is missing. Raises EnvironmentFailedError where it cannot be written."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(13, "not writable")
+    except OSError as error:
+        raise EnvironmentFailedError(f"{folder}: {error.strerror or error}; choose another folder or mend its rights") from None
+    return folder
+
+
+def guard_process() -> None:
+    """umask 077 and no core dumps: what holds keys writes for its owner alone and leaves no image of its memory."""
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,0 +1,103 @@
+"""``swap_key``: the provider gets the real key, the app never has it.
+
+Law: where a credential fits, every header and query value in which an SDK sends a key leaves the call; the real one is
+bound to the provider and written by the relay. An answer that echoes it (header, body, stream) is masked.
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+from urllib.parse import quote
+
+from douane.call import Call, Headers
+from douane.policy import BodyFilter, Credentials, Setting, policy
+from douane.verdict import ALLOW, Deny, Rewrite, Verdict
+
+__all__ = ["EchoMask", "SwapKey"]
+
+
+@policy("swap_key")
+@dataclass(frozen=True, slots=True)
+class SwapKey:
+    """Replace the app's key by the configured credential; ``missing`` says what happens where none is configured."""
+
+    needs_body: ClassVar[bool] = False
+    always: ClassVar[bool] = True
+
+    missing: Literal["deny", "keep"] = "deny"
+
+    def bind(self, setting: Setting) -> "_SwapKey":
+        keys = {name: frozenset(headers) for name, headers in setting.key_headers.items()}
+        return _SwapKey(setting.credentials, keys, self.missing == "keep")
+
+
+@dataclass(frozen=True, slots=True)
+class _SwapKey:
+    credentials: Credentials
+    key_headers: dict[str, frozenset[bytes]]
+    keep: bool
+
+    async def admit(self, call: Call) -> Verdict:
+        credential = self.credentials.find(call.provider, call.principal)
+        if credential is None:
+            if self.keep:
+                return ALLOW
+            return Deny("credential_missing", f"no credential for {call.provider} is configured for this caller")
+        names = self.key_headers[call.provider]
+        headers = tuple(h for h in call.headers if h[0] not in names)
+        return Rewrite(replace(call, headers=headers, query=_without_key(call.query), credential=credential))
+
+    def filter(self, call: Call) -> BodyFilter | None:
+        return EchoMask(call.credential.secret.reveal()) if call.credential else None
+
+
+def _without_key(query: str) -> str:
+    """*query* without ``key=`` and ``api_key=``; the rest keeps its spelling."""
+    if "key=" not in query.lower():
+        return query
+    return "&".join(part for part in query.split("&") if part.partition("=")[0].lower() not in ("key", "api_key", "api-key"))
+
+
+class EchoMask:
+    """Masks a key in an answer by as many ``*``, so that no length changes, however the answer is cut."""
+
+    __slots__ = ("_forms", "_tail")
+
+    rewrites = False
+
+    def __init__(self, key: str) -> None:
+        forms = {key, quote(key, safe=""), key.replace("/", "\\/")}
+        self._forms = tuple(form.encode() for form in sorted(forms, key=len, reverse=True) if form)
+        self._tail = b""
+
+    def headers(self, headers: Headers) -> Headers:
+        if not any(form in value for _, value in headers for form in self._forms):
+            return headers
+        return tuple((name, self._mask(value)) for name, value in headers)
+
+    def feed(self, chunk: bytes) -> bytes:
+        text = self._mask(self._tail + chunk if self._tail else chunk)
+        held = self._unfinished(text)
+        self._tail = text[len(text) - held :] if held else b""
+        return text[: len(text) - held] if held else text
+
+    def close(self) -> bytes:
+        tail, self._tail = self._tail, b""
+        return tail
+
+    def _mask(self, text: bytes) -> bytes:
+        for form in self._forms:
+            if form in text:
+                text = text.replace(form, b"*" * len(form))
+        return text
+
+    def _unfinished(self, text: bytes) -> int:
+        """Length of the longest tail of *text* that may be the beginning of a key."""
+        longest = 0
+        for form in self._forms:
+            at = text.find(form[:1], max(0, len(text) - len(form) + 1))
+            while at != -1:
+                if form.startswith(text[at:]):
+                    longest = max(longest, len(text) - at)
+                    break
+                at = text.find(form[:1], at + 1)
+        return longest

@@ -1,0 +1,106 @@
+"""The Anthropic family: messages.
+
+Format: https://docs.claude.com/en/api/messages, and the recordings of ``shared/wire``.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from douane.call import Usage
+from douane.providers.base import Operation, Provider, Role
+from douane.providers.meters import Answers, JsonWire, Seen, tokens
+from douane.providers.walk import Grammar
+
+__all__ = ["ANTHROPIC", "COUNT_TOKENS", "MESSAGES", "AnthropicFamily", "anthropic"]
+
+_TYPES = {400: "invalid_request_error", 401: "authentication_error", 402: "billing_error", 403: "permission_error",
+          404: "not_found_error", 413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error",
+          504: "timeout_error"}
+"""https://docs.claude.com/en/api/errors. Other statuses: ``invalid_request_error`` below 500, ``api_error`` above."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnthropicFamily:
+    """Denials as ``{"type": "error", "error": {"type", "message", "code"}, "request_id"}``.
+
+    Anthropic has no ``code``: the denial's stands beside ``type``. ``budget_exceeded`` is 402 ``billing_error``."""
+
+    def error(self, status: int, code: str, message: str, call_id: str) -> tuple[int, bytes]:
+        if code == "budget_exceeded":
+            status = 402
+        return status, _error(status, code, message, call_id)
+
+    def error_event(self, operation: str, code: str, message: str, call_id: str) -> bytes:
+        return b"event: error\ndata: " + _error(500, code, message, call_id) + b"\n\n"
+
+
+def _error(status: int, code: str, message: str, call_id: str) -> bytes:
+    kind = _TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
+    return orjson.dumps({"type": "error", "error": {"type": kind, "message": message, "code": code},
+                         "request_id": call_id})
+
+
+ANTHROPIC = AnthropicFamily()
+
+_KINDS: dict[str, Role] = {
+    **dict.fromkeys(("tool_use", "server_tool_use", "mcp_tool_use"), "tool_call"),
+    **dict.fromkeys(("tool_result", "mcp_tool_result", "web_search_tool_result", "web_fetch_tool_result",
+                     "code_execution_tool_result", "bash_code_execution_tool_result",
+                     "text_editor_code_execution_tool_result", "tool_search_tool_result", "search_result"),
+                    "tool_result"),
+}
+
+_GRAMMAR = Grammar(
+    top={"system": "system", "messages": "user", "tools": "schema", "tool_choice": "schema", "mcp_servers": "schema",
+         "output_format": "schema", "output_config": "schema", "metadata": "metadata", "stop_sequences": "metadata"},
+    members={},
+    kinds=_KINDS,
+    free=frozenset({"input", "input_schema", "schema", "metadata", "input_examples"}),
+    sealed=frozenset({"thinking"}))
+
+
+def _note(seen: Seen, document: dict[str, Any]) -> None:
+    """A message, ``message_start`` or ``message_delta``: counts are cumulative, so the later overwrites the earlier."""
+    if document.get("type") in ("message_stop", "error"):
+        seen.ended = True
+    inner = document.get("message")
+    body = inner if isinstance(inner, dict) else document
+    usage = body.get("usage")
+    if isinstance(usage, dict):
+        seen.usage |= {name: value for name, value in usage.items() if value is not None}
+        seen.done = seen.done or document.get("type") == "message_delta"
+        tier = usage.get("speed")  # the price list knows `fast`; Anthropic's service_tier has no price of its own
+        if isinstance(tier, str):
+            seen.tier = tier
+    model = body.get("model")
+    if isinstance(model, str) and model:
+        seen.model = model
+
+
+def _usage(seen: Seen) -> Usage:
+    """``input_tokens`` leaves the cache out; :class:`Usage` has it in."""
+    usage = seen.usage
+    if "input_tokens" not in usage:
+        raise ValueError("usage.input_tokens is missing")
+    cached, written = tokens(usage, "cache_read_input_tokens"), tokens(usage, "cache_creation_input_tokens")
+    return Usage(tokens(usage, "input_tokens") + cached + written, tokens(usage, "output_tokens"),
+                 cached_input=cached, cache_write=written,
+                 cache_write_1h=tokens(usage, "cache_creation", "ephemeral_1h_input_tokens"),
+                 reasoning=tokens(usage, "output_tokens_details", "thinking_tokens"),
+                 web_searches=tokens(usage, "server_tool_use", "web_search_requests"))
+
+
+MESSAGES = JsonWire(_GRAMMAR, Answers(_note, _usage, (b'"message_stop"', b'"error"')))
+COUNT_TOKENS = JsonWire(_GRAMMAR, None)
+
+
+def anthropic() -> Provider:
+    return Provider(
+        "anthropic", ANTHROPIC, ("api.anthropic.com",), None, (b"x-api-key", b""), (b"x-api-key", b"authorization"),
+        (Operation("messages", "POST", re.compile("/v1/messages"), MESSAGES),
+         Operation("count_tokens", "POST", re.compile("/v1/messages/count_tokens"), COUNT_TOKENS),
+         Operation("models", "GET", re.compile("/v1/models(?:/[A-Za-z0-9][A-Za-z0-9._:-]*)?"))),
+        prices="anthropic")

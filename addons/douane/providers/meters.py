@@ -1,0 +1,190 @@
+"""Reading usage off an answer, and the one :class:`~douane.providers.base.Wire` that JSON formats share.
+
+A meter never breaks an answer: what it cannot read it leaves unread, and a reading without usage keeps the reservation
+(law 6). Of a stream it parses only the events that can tell something: about one in five hundred.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from douane.call import Usage
+from douane.errors import RefusedError
+from douane.providers.base import Meter, Position, Reading
+from douane.providers.sse import Splitter, parse
+from douane.providers.walk import Grammar, walk
+
+__all__ = ["ANSWER_LIMIT", "Answers", "FreeMeter", "JsonMeter", "JsonWire", "Seen", "StreamMeter", "tokens"]
+
+ANSWER_LIMIT = 32 * 1024 * 1024
+"""Bytes of a JSON answer that a meter holds; of a longer one the usage stays unknown."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """What has been read so far. ``usage`` is the provider's own object."""
+
+    model: str = ""
+    tier: str = ""
+    usage: dict[str, Any] = field(default_factory=dict)
+    searches: int = 0
+    """Web searches that are told outside of ``usage``."""
+    done: bool = False
+    """The event that carries the final usage has come."""
+    ended: bool = False
+    """The event that ends the stream has come, or the one that reports its failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """How the answers of one format tell their usage."""
+
+    note: Callable[[Seen, dict[str, Any]], None]
+    """Take in one JSON object: a whole answer, or the data of one event."""
+    usage: Callable[[Seen], Usage]
+    """Normalise ``Seen.usage``. Raises ValueError where it is not as the format says."""
+    marks: tuple[bytes, ...]
+    """An event that ends a stream holds one of them. What else holds one is parsed in vain, no more."""
+
+
+def tokens(usage: Mapping[str, Any], *path: str) -> int:
+    """A count in a usage object; 0 where it is absent or null. Raises ValueError for anything but a count."""
+    value: Any = usage
+    for name in path:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"usage.{'.'.join(path)}: no object on the way")
+        value = value.get(name)
+        if value is None:
+            return 0
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"usage.{'.'.join(path)} is no count")
+    return value
+
+
+def _reading(answers: Answers, seen: Seen) -> Reading:
+    usage = None
+    if seen.usage:
+        try:
+            usage = answers.usage(seen)
+        except ValueError:
+            usage = None  # not as the format says: as if there were none
+    return Reading(usage, seen.model, partial=usage is not None and not seen.done, tier=seen.tier)
+
+
+class JsonMeter:
+    """Holds the answer, up to *limit* bytes, and parses it when asked."""
+
+    __slots__ = ("_answers", "_chunks", "_held", "_limit")
+    ended = False
+
+    def __init__(self, answers: Answers, limit: int = ANSWER_LIMIT) -> None:
+        self._answers = answers
+        self._limit = limit
+        self._chunks: list[bytes] = []
+        self._held = 0
+
+    def feed(self, chunk: bytes) -> None:
+        self._held += len(chunk)
+        if self._held <= self._limit:
+            self._chunks.append(chunk)
+        else:
+            self._chunks.clear()
+
+    def reading(self) -> Reading:
+        seen = Seen(done=True)
+        try:
+            document = orjson.loads(b"".join(self._chunks))
+        except orjson.JSONDecodeError:
+            return Reading()
+        if isinstance(document, dict):
+            self._answers.note(seen, document)
+        return _reading(self._answers, seen)
+
+
+class StreamMeter:
+    """Reads a stream of server-sent events; holds one event at most."""
+
+    __slots__ = ("_answers", "_seen", "_splitter")
+
+    def __init__(self, answers: Answers, limit: int | None = None) -> None:
+        self._answers = answers
+        self._splitter: Splitter | None = Splitter() if limit is None else Splitter(limit)
+        self._seen = Seen()
+
+    def feed(self, chunk: bytes) -> None:
+        if self._splitter is None:
+            return
+        try:
+            blocks = self._splitter.blocks(chunk)
+        except RefusedError:
+            self._splitter = None  # an event too large to hold: what was seen before it stands, unfinished
+            return
+        for block in blocks:
+            if b'"usage"' in block or (not self._seen.model and b'"model"' in block):
+                self._take(block)
+                continue
+            for mark in self._answers.marks:
+                if mark in block:
+                    self._take(block)
+                    break
+
+    def _take(self, block: bytes) -> None:
+        data = parse(block).data
+        if data.startswith(b"[DONE]"):
+            self._seen.done = self._seen.ended = True
+            return
+        try:
+            document = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            return
+        if isinstance(document, dict):
+            self._answers.note(self._seen, document)
+
+    def reading(self) -> Reading:
+        return _reading(self._answers, self._seen)
+
+    @property
+    def ended(self) -> bool:
+        return self._seen.ended
+
+
+class FreeMeter:
+    """For operations that the provider does not bill, whatever they answer."""
+
+    __slots__ = ()
+    ended = False
+
+    def feed(self, chunk: bytes) -> None:
+        pass
+
+    def reading(self) -> Reading:
+        return Reading(Usage(), cost_usd=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class JsonWire:
+    """One operation: a JSON object in, JSON or server-sent events out."""
+
+    grammar: Grammar
+    answers: Answers | None
+    """None: the provider does not bill this operation."""
+
+    def model(self, document: Any) -> str:
+        """``model`` of the body, or empty where there is no such string."""
+        value = document.get("model") if isinstance(document, dict) else None
+        return value if isinstance(value, str) else ""
+
+    def stream(self, document: Any) -> bool:
+        """Whether a stream was asked for. Anything but false, null or nothing counts as yes."""
+        return bool(document.get("stream")) if isinstance(document, dict) else False
+
+    def walk(self, document: Any) -> Iterator[Position]:
+        return walk(self.grammar, document)
+
+    def meter(self, *, stream: bool) -> Meter:
+        """*stream* should say what the answer is (its content type), not what was asked for."""
+        if self.answers is None:
+            return FreeMeter()
+        return StreamMeter(self.answers) if stream else JsonMeter(self.answers)

@@ -1,0 +1,25 @@
+"""``./run.sh test``: ruff, mypy and pytest, all of them even where one fails. Arguments go to pytest, which then runs alone."""
+
+import subprocess
+import sys
+import time
+
+
+def main(arguments: list[str]) -> int:
+    python = sys.executable
+    if arguments:
+        return subprocess.run([python, "-m", "pytest", *arguments]).returncode
+    began = time.monotonic()
+    types = subprocess.Popen([python, "-m", "mypy"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    lint = subprocess.run([python, "-m", "ruff", "check", "."]).returncode
+    said, _ = types.communicate()
+    print(said, end="", flush=True)
+    tests = subprocess.run([python, "-m", "pytest"]).returncode
+    verdict = {"ruff": lint, "mypy": types.returncode, "pytest": tests}
+    failed = [name for name, code in verdict.items() if code]
+    print(f"{'failed: ' + ', '.join(failed) if failed else 'ruff, mypy and pytest passed'} in {time.monotonic() - began:.0f} s")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
