@@ -1,7 +1,7 @@
 """The road, measured: what a call through Douane costs beside bare mitmdump, haproxy and no proxy at all.
 
-    python -m bench.road                        all of it, about eight minutes
-    python -m bench.road --quick                the figures of the goals alone, about two
+    python -m bench.road                        all of it, about ten minutes
+    python -m bench.road --quick                the figures of the goals alone, about three
     python -m bench.road --only direct,mitmdump --scenario json-1.5k-c32 --json out.jsonl
 
 Every target runs at once on the first core, mock and load on the second; bursts of 0.8 s go round the targets, so that
@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -112,18 +113,25 @@ async def measure(scenario: Scenario, target: Target) -> Sample:
 async def measure_all(targets: Sequence[Target], scenarios: Iterable[Scenario], rounds: int) -> Results:
     """Round robin over the targets, *rounds* times for each scenario."""
     results = Results()
+    if task := asyncio.current_task():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     await asyncio.sleep(_SETTLE)
     idle = {target.name: rss_bytes(target.pid) for target in targets}
     for scenario in scenarios:
         of = results.samples[scenario.name] = {target.name: [] for target in targets}
         for number in range(rounds):
-            print(f"\r{scenario.name}: round {number + 1} of {rounds}   ", end="", file=sys.stderr, flush=True)
+            _progress(f"{scenario.name}: round {number + 1} of {rounds}")
             for target in targets:
                 of[target.name].append(await measure(scenario, target))
-        print("\r" + " " * 60 + "\r", end="", file=sys.stderr, flush=True)
+        _progress("")
         print(report.table(scenario.name, of), flush=True)
     results.memory = {target.name: (idle[target.name], rss_bytes(target.pid)) for target in targets}
     return results
+
+
+def _progress(line: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
 
 def run(names: Sequence[str], scenarios: Sequence[Scenario], rounds: int, cores: tuple[int, int]) -> Results:
@@ -150,6 +158,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, help="7, or 4 with --quick")
     parser.add_argument("--json", type=Path, metavar="FILE", help="append the figures, a line a scenario and target")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))  # the targets end with us
     try:
         cores = sorted(os.sched_getaffinity(0))
         if len(cores) < 2:
@@ -162,6 +171,8 @@ def main() -> int:
     except BenchError as failure:
         print(f"bench: {failure}", file=sys.stderr)
         return 3
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return 130
     print(report.memory(results.memory))
     print(report.goals(results.samples, results.memory))
     if asked.json:

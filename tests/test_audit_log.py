@@ -434,11 +434,12 @@ def test_a_hang_refuses_within_the_limit_then_at_once_and_late_records_are_named
             await asyncio.sleep(0.01)
         await log.append(event("after"))
 
-    with opened(tmp_path, disk=disk) as log:
+    with opened(tmp_path, disk=disk, segment_bytes=1200) as log:
         asyncio.run(main(log))
     said = content(tmp_path)
     assert [one.get("event", one["kind"]) for one in said] == ["segment", "opened", "intent", "resumed", "late",
-                                                               "after"]
+                                                               "segment", "after"]
+    assert said[5]["open"] == []
     assert [one["id"] for one in said if "id" in one] == [written, written], "what was still in the queue was dropped"
     assert next(one for one in said if one.get("event") == "resumed")["refused"] == 102
     report = verify(tmp_path)

@@ -130,6 +130,13 @@ def test_a_chain_computed_anew_passes_but_not_with_a_head_noted_before(tmp_path:
     assert judge(tmp_path, chained([intent(1), outcome(1), intent(2), outcome(2)]), noted).ok
 
 
+def test_one_record_changed_with_its_own_hash_made_right(tmp_path: Path) -> None:
+    """The next record gives it away."""
+    true = chained([intent(1), outcome(1), intent(2)])
+    other = chained([intent(1), {**outcome(1), "model": "other"}])
+    assert line_of(judge(tmp_path, [true[0], other[1], true[2]])) == 3
+
+
 @pytest.mark.parametrize(("records", "line", "word"), [
     ([intent(1), outcome(1), outcome(1)], 3, "second outcome"),
     ([intent(1), intent(1)], 2, "second intent"),

@@ -1,5 +1,6 @@
 """``when``: what is refused at load, and that no answer is never "no"."""
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -27,7 +28,8 @@ CALL = Call(
 @pytest.mark.parametrize(("text", "answer"), [
     ('principal.team == "support"', True),
     ('principal.team != "support"', False),
-    ('principal.name == "bot" && principal.org == "acme" && principal.user == "ann" && principal.agent == "agent-7"', True),
+    ('principal.name == "bot" && principal.org == "acme" && principal.user == "ann"', True),
+    ('principal.agent == "agent-7"', True),
     ('principal.tags["ticket"] == "42"', True),
     ('"x" in principal.tags', False),
     ('has(principal.tags.x) && principal.tags.x == "1"', False),
@@ -118,8 +120,8 @@ def test_every_variable_can_be_used() -> None:
 
 
 def test_secrets_of_a_call_are_not_seen() -> None:
-    assert not [name for name in VARIABLES if any(word in name for word in ("header", "query", "body", "document",
-                                                                         "credential", "caller"))]
+    hidden = ("header", "query", "body", "document", "credential", "caller")
+    assert not [name for name in VARIABLES if any(word in name for word in hidden)]
 
 
 def test_a_condition_made_in_one_thread_decides_in_another() -> None:
@@ -145,7 +147,5 @@ def test_any_text_is_a_condition_or_refused(text: str) -> None:
         decide = compile_condition(text)
     except ConfigError:
         return
-    try:
+    with contextlib.suppress(UndecidedError):
         assert decide(CALL) in (True, False)
-    except UndecidedError:
-        pass

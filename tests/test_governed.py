@@ -50,8 +50,7 @@ def test_a_provider_of_ones_own_is_like_a_built_in_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("text", "said"), [
     ("openai: {like: anthropic}", "providers.openai.like: openai is built in"),
-    ("opnai: {upstream: 'https://x.example'}", "providers.opnai.like: is missing, and `opnai` is not built in; did you mean "
-                                              "`openai`?"),
+    ("opnai: {upstream: 'https://x'}", "like: is missing, and `opnai` is not built in; did you mean `openai`?"),
     ("vllm: {like: opena, hosts: [a]}", "there is no built-in provider `opena`; did you mean `openai`?"),
     ("vllm: {like: openai, hosts: [a]}", "providers.vllm.upstream: is missing"),
     ("vllm: {like: openai, upstream: 'https://a'}", "providers.vllm.hosts: is missing"),
@@ -119,8 +118,8 @@ def test_urls(url: str, expected: Target) -> None:
 
 
 @pytest.mark.parametrize("url", [
-    "", "a.example", "ftp://a", "https://", "https://a:0", "https://a:x", "https://a:70000", "https://a/?q", "https://a?",
-    "https://a/#f", "https://u@a", "https://:p@a", "https://a b", "https://a/../b", "https://a//b", "https://ä.example",
+    "", "a.example", "ftp://a", "https://", "https://a:0", "https://a:x", "https://a:70000", "https://a/?q",
+    "https://a?", "https://a/#f", "https://u@a", "https://:p@a", "https://a b", "https://a/../b", "https://a//b", "https://ä.example",
     "https://[zz]", "https://[::1", "https://a_.", "https://-a", "https://a\r\nx", "https://a/é", "//a", "https://a/b c",
 ])
 def test_no_urls(url: str) -> None:

@@ -60,7 +60,8 @@ def theirs(provider: str, model: str, usage: Usage, at: float, context: dict[str
         input_tokens=usage.input, output_tokens=usage.output, cache_read_tokens=usage.cached_input,
         cache_write_tokens=usage.cache_write, cache_write_1h_tokens=usage.cache_write_1h,
         output_reasoning_tokens=usage.reasoning, web_searches=usage.web_searches)
-    return float(get_snapshot().calc(counted, model, provider, None, datetime.fromtimestamp(at, UTC), context).total_price)
+    when = datetime.fromtimestamp(at, UTC)
+    return float(get_snapshot().calc(counted, model, provider, None, when, context).total_price)
 
 
 def unpriced(model: types.ModelInfo, usage: Usage, at: float) -> bool:
@@ -199,7 +200,8 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_the_gateway_never_imports_the_library(folder: Path) -> None:
-    script = ("import sys, json; from pathlib import Path; from douane.prices import Prices; from douane.call import Usage\n"
+    script = ("import sys, json; from pathlib import Path\n"
+              "from douane.prices import Prices; from douane.call import Usage\n"
               f"p = Prices.open(Path({str(folder)!r}), {{'openai': 'openai'}})\n"
               "print(json.dumps([p.cost('openai', 'gpt-4o', Usage(9, 9), 1.8e9), 'genai_prices' in sys.modules,"
               " 'pydantic' in sys.modules]))")

@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import anthropic
@@ -19,7 +20,7 @@ from douane.errors import DENIALS
 from douane.providers.anthropic import ANTHROPIC, COUNT_TOKENS, MESSAGES
 from douane.providers.base import Reading
 from douane.providers.hosts import UNPARSED_AI_HOSTS, unparsed
-from douane.providers.meters import JsonWire
+from douane.providers.meters import ANSWER_LIMIT, JsonMeter, JsonWire, StreamMeter
 from douane.providers.openai import CHAT, OPENAI, RESPONSES, openai_shaped
 from douane.providers.table import builtin
 from tests import wire
@@ -63,7 +64,8 @@ def test_hosts_of_every_record() -> None:
 @pytest.mark.parametrize("host", [
     "chatgpt.com", "ab.chatgpt.com", "api.githubcopilot.com", "api.individual.githubcopilot.com", "x.openai.azure.com",
     "jp.api.openai.com", "bedrock-runtime.eu-central-1.amazonaws.com", "bedrock-runtime-fips.us-west-2.amazonaws.com",
-    "vpce-1-a.bedrock-runtime.us-east-1.vpce.amazonaws.com", "api.mistral.ai:443", "us-central1-aiplatform.googleapis.com"])
+    "vpce-1-a.bedrock-runtime.us-east-1.vpce.amazonaws.com", "api.mistral.ai:443",
+    "us-central1-aiplatform.googleapis.com"])
 def test_known_ai_hosts_that_are_not_read(host: str) -> None:
     assert unparsed(host)
 
@@ -82,9 +84,10 @@ def test_hosts_are_canonical_and_in_one_place() -> None:
 
 @pytest.mark.parametrize(("method", "path"), [
     ("GET", "/v1/chat/completions"), ("POST", "/v1/chat/completions/"), ("POST", "//v1/chat/completions"),
-    ("POST", "/v1/Chat/completions"), ("POST", "/v1/chat%2Fcompletions"), ("POST", "/v1/models"), ("HEAD", "/v1/models"),
-    ("DELETE", "/v1/models/x"), ("GET", "/v1/models/../files"), ("GET", "/v1/models/.."), ("GET", "/v1/models/%2e%2e/files"),
-    ("GET", "/v1/models/a/../files"), ("POST", "/v1/chat/completions\n"), ("GET", "/v1/organization/users"),
+    ("POST", "/v1/Chat/completions"), ("POST", "/v1/chat%2Fcompletions"), ("POST", "/v1/models"),
+    ("HEAD", "/v1/models"), ("DELETE", "/v1/models/x"), ("GET", "/v1/models/../files"), ("GET", "/v1/models/.."),
+    ("GET", "/v1/models/%2e%2e/files"), ("GET", "/v1/models/a/../files"), ("POST", "/v1/chat/completions\n"),
+    ("GET", "/v1/organization/users"),
     ("GET", "/v1/responses/resp_1")])
 def test_paths_no_row_matches(method: str, path: str) -> None:
     assert TABLE["openai"].operation(method, path) is None
@@ -103,8 +106,7 @@ def test_a_provider_of_openai_shape_is_a_line() -> None:
 
 def reading(spoken: JsonWire, body: bytes, *, stream: bool, cuts: tuple[int, ...] = ()) -> Reading:
     meter = spoken.meter(stream=stream)
-    edges = [0, *sorted(cuts), len(body)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise([0, *sorted(cuts), len(body)]):
         meter.feed(body[start:end])
     return meter.reading()
 
@@ -161,12 +163,11 @@ def test_usage_of_every_record_equals_an_independent_reading() -> None:
         usage = found.usage
         assert usage is not None, record["source"]
         assert (found.model, found.partial) == (model or "", False)
-        assert (usage.input, usage.output, usage.cached_input, usage.cache_write, usage.cache_write_1h, usage.reasoning) == (
-            counts["input_tokens"], counts["output_tokens"], counts.get("cache_read_tokens", 0),
-            counts.get("cache_write_tokens", 0), counts.get("cache_write_1h_tokens", 0),
-            counts.get("output_reasoning_tokens", 0)), record["source"]
-        if operation == "messages":
-            assert usage.web_searches == counts.get("web_searches", 0)
+        searches = counts.get("web_searches", 0) if operation == "messages" else usage.web_searches
+        assert usage == Usage(
+            counts["input_tokens"], counts["output_tokens"], cached_input=counts.get("cache_read_tokens", 0),
+            cache_write=counts.get("cache_write_tokens", 0), cache_write_1h=counts.get("cache_write_1h_tokens", 0),
+            reasoning=counts.get("output_reasoning_tokens", 0), web_searches=searches), record["source"]
         seen[stream] += 1
     assert seen[False] > 550
     assert seen[True] > 120
@@ -184,11 +185,11 @@ def test_the_end_of_a_stream_is_seen_with_its_last_event_and_not_before() -> Non
         meter = WIRES[record["operation"]].meter(stream=True)
         for block in blocks[:-1]:
             meter.feed(block)
-        assert not meter.ended, record["source"]
-        meter.feed(blocks[-1][:-1])
-        assert not meter.ended
-        meter.feed(blocks[-1][-1:])
-        assert meter.ended, record["source"]
+        ended = [meter.ended]
+        for part in (blocks[-1][:-1], blocks[-1][-1:]):
+            meter.feed(part)
+            ended.append(meter.ended)
+        assert ended == [False, False, True], record["source"]
         seen += 1
     assert seen > 100
 
@@ -202,7 +203,8 @@ def test_a_cut_messages_stream_says_that_its_usage_is_partial() -> None:
 
 
 @pytest.mark.parametrize("usage", [
-    '{"prompt_tokens": "5", "completion_tokens": 1}', '{"prompt_tokens": -5}', '{"prompt_tokens": true}', "{}", "[]", "3",
+    '{"prompt_tokens": "5", "completion_tokens": 1}', '{"prompt_tokens": -5}', '{"prompt_tokens": true}', "{}", "[]",
+    "3",
     '{"prompt_tokens": 1, "prompt_tokens_details": 4}', '{"completion_tokens": 1}', '{"prompt_tokens": 1.5}', "null"])
 def test_usage_that_is_not_as_the_format_says_is_none(usage: str) -> None:
     body = b'{"model": "m", "usage": ' + usage.encode() + b"}"
@@ -218,7 +220,8 @@ def test_answers_that_are_something_else(body: bytes, spoken: JsonWire) -> None:
 
 
 def test_quoted_usage_in_the_text_is_no_usage() -> None:
-    text = json.dumps({"model": "m", "choices": [{"delta": {"content": '"usage": {"prompt_tokens": 9} [DONE] "error"'}}]})
+    words = '"usage": {"prompt_tokens": 9} [DONE] "error"'
+    text = json.dumps({"model": "m", "choices": [{"delta": {"content": words}}]})
     meter = CHAT.meter(stream=True)
     meter.feed(f"data: {text}\n\n".encode())
     assert meter.reading() == Reading(model="m")
@@ -226,7 +229,6 @@ def test_quoted_usage_in_the_text_is_no_usage() -> None:
 
 
 def test_meters_hold_no_more_than_their_limit() -> None:
-    from douane.providers.meters import ANSWER_LIMIT, JsonMeter, StreamMeter
     assert CHAT.answers is not None
     json_meter, stream_meter = JsonMeter(CHAT.answers, limit=100), StreamMeter(CHAT.answers, limit=100)
     good = b'data: {"model": "m", "usage": {"prompt_tokens": 1}}\n\n'
@@ -242,9 +244,11 @@ def test_meters_hold_no_more_than_their_limit() -> None:
 
 
 def test_web_searches_and_tiers_of_responses() -> None:
-    body = json.dumps({"model": "gpt-5", "service_tier": "priority", "usage": {"input_tokens": 3, "output_tokens": 4}, "output": [
-        {"type": "web_search_call", "action": {"type": "search"}}, {"type": "web_search_call", "action": {"type": "open_page"}},
-        {"type": "web_search_call"}, {"type": "message"}]}).encode()
+    body = json.dumps({
+        "model": "gpt-5", "service_tier": "priority", "usage": {"input_tokens": 3, "output_tokens": 4}, "output": [
+            {"type": "web_search_call", "action": {"type": "search"}},
+            {"type": "web_search_call", "action": {"type": "open_page"}},
+            {"type": "web_search_call"}, {"type": "message"}]}).encode()
     assert reading(RESPONSES, body, stream=False) == Reading(Usage(3, 4, web_searches=2), "gpt-5", tier="priority")
 
 
@@ -298,7 +302,8 @@ def messages(base: str) -> object:
 OPENAI_RAISES: dict[str, type[openai.APIStatusError]] = {
     "bad_request": openai.BadRequestError, "unauthenticated": openai.AuthenticationError,
     "model_not_allowed": openai.PermissionDeniedError, "pii_found": openai.PermissionDeniedError,
-    "too_large": openai.APIStatusError, "unsupported_coding": openai.APIStatusError, "host_mismatch": openai.APIStatusError,
+    "too_large": openai.APIStatusError, "unsupported_coding": openai.APIStatusError,
+    "host_mismatch": openai.APIStatusError,
     "rate_limited": openai.RateLimitError, "budget_exceeded": openai.RateLimitError,
     "upstream_error": openai.InternalServerError, "audit_unavailable": openai.InternalServerError}
 ANTHROPIC_RAISES: dict[str, tuple[type[anthropic.APIStatusError], str]] = {
@@ -369,29 +374,29 @@ def stream_messages(base: str) -> Iterator[Any]:
             model="claude-x", max_tokens=9, messages=[{"role": "user", "content": "hi"}], stream=True)
 
 
+CHUNK = b'data: {"id":"1","choices":[],"object":"chat.completion.chunk","created":1,"model":"m"}\n\n'
+TEXT_DELTA = (b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"a",'
+              b'"item_id":"i","output_index":0,"content_index":0,"sequence_number":1,"logprobs":[]}\n\n')
+BLOCK_DELTA = (b'event: ping\ndata: {"type":"ping"}\n\nevent: content_block_delta\ndata: {"type":"content_block_delta",'
+               b'"index":0,"delta":{"type":"text_delta","text":"a"}}\n\n')
+
+
 @pytest.mark.parametrize(("operation", "ask", "begun", "error"), [
-    ("chat", stream_chat, b'data: {"id":"1","choices":[],"object":"chat.completion.chunk","created":1,"model":"m"}\n\n',
-     openai.APIError),
-    ("responses", stream_responses, b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta",'
-     b'"delta":"a","item_id":"i","output_index":0,"content_index":0,"sequence_number":1,"logprobs":[]}\n\n', openai.APIError),
-    ("messages", stream_messages, b'event: ping\ndata: {"type":"ping"}\n\nevent: content_block_delta\ndata: {"type":'
-     b'"content_block_delta","index":0,"delta":{"type":"text_delta","text":"a"}}\n\n', anthropic.APIStatusError),
-])
+    ("chat", stream_chat, CHUNK, openai.APIError), ("responses", stream_responses, TEXT_DELTA, openai.APIError),
+    ("messages", stream_messages, BLOCK_DELTA, anthropic.APIStatusError)])
 def test_a_running_stream_ends_in_the_sdks_own_exception(
         operation: str, ask: Callable[[str], Iterator[Any]], begun: bytes, error: type[Exception]) -> None:
     family = ANTHROPIC if operation == "messages" else OPENAI
     event = family.error_event(operation, "upstream_error", "told why", "call1")
-    got = []
-    with provider(200, begun + event, "text/event-stream") as (base, asked), pytest.raises(error, match="told why"):
-        got.extend(ask(base))  # what came before the error is lost to extend, so it is counted below
-    assert len(asked) == 1
-    with provider(200, begun + event, "text/event-stream") as (base, _):
+    with provider(200, begun + event, "text/event-stream") as (base, asked):
         events = ask(base)
         assert next(events) is not None
-        with pytest.raises(error):
+        with pytest.raises(error, match="told why"):
             next(events)
+    assert len(asked) == 1
     meter = WIRES[operation].meter(stream=True)
-    meter.feed(begun)
-    assert not meter.ended
-    meter.feed(event)
-    assert meter.ended
+    ended = []
+    for part in (begun, event):
+        meter.feed(part)
+        ended.append(meter.ended)
+    assert ended == [False, True]

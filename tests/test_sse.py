@@ -1,6 +1,7 @@
 """Law 5 at its root: however a stream is cut, the same events, and every byte again."""
 
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -16,8 +17,8 @@ STREAM = ("\ufeff: hello\n\nevent: a\ndata: {\"t\":\"é🙂\"}\n\ndata: one\r\nd
 
 def cut(stream: bytes, *places: int) -> list[Event]:
     splitter = Splitter()
-    edges = [0, *sorted(places), len(stream)]
-    events = [event for start, end in zip(edges, edges[1:], strict=False) for event in splitter.feed(stream[start:end])]
+    edges = pairwise([0, *sorted(places), len(stream)])
+    events = [event for start, end in edges for event in splitter.feed(stream[start:end])]
     return events + splitter.close()
 
 

@@ -123,10 +123,10 @@ def test_roles_of_chat() -> None:
             {"role": "assistant", "content": "ass",
              "tool_calls": [{"function": {"name": "f2", "arguments": '{"a":1}'}}]},
             {"role": "tool", "content": "res", "tool_call_id": "call_1"}, {"role": "wizard", "content": "wiz"}],
-    }) == {"Key K": "metadata", "m": "metadata", "u 1": "metadata", "s p": "metadata", "pre": "assistant", "f1": "schema",
-           "properties": "schema", "Ann": "schema", "type": "schema", "t1": "schema", "rf": "schema", "nov": "unknown",
-           "dev": "system", "nick": "user", "usr": "user", "ass": "assistant", "f2": "tool_call", '{"a":1}': "tool_call",
-           "res": "tool_result", "wiz": "unknown"}
+    }) == {"Key K": "metadata", "m": "metadata", "u 1": "metadata", "s p": "metadata", "pre": "assistant",
+           "f1": "schema", "properties": "schema", "Ann": "schema", "type": "schema", "t1": "schema", "rf": "schema",
+           "nov": "unknown", "dev": "system", "nick": "user", "usr": "user", "ass": "assistant", "f2": "tool_call",
+           '{"a":1}': "tool_call", "res": "tool_result", "wiz": "unknown"}
 
 
 def test_roles_of_responses() -> None:
@@ -135,9 +135,11 @@ def test_roles_of_responses() -> None:
         "text": {"format": {"name": "fmt"}},
         "input": [{"role": "user", "content": [{"type": "input_text", "text": "usr"}]},
                   {"role": "system", "content": "sys"},
-                  {"type": "reasoning", "summary": [{"type": "summary_text", "text": "why"}], "encrypted_content": "gA" * 30},
+                  {"type": "reasoning", "summary": [{"type": "summary_text", "text": "why"}],
+                   "encrypted_content": "gA" * 30},
                   {"type": "function_call", "call_id": "call_1", "name": "f1", "arguments": "{}"},
-                  {"type": "function_call_output", "call_id": "call_1", "output": [{"type": "input_text", "text": "res"}]}],
+                  {"type": "function_call_output", "call_id": "call_1",
+                   "output": [{"type": "input_text", "text": "res"}]}],
     }) == {"ins": "system", "City": "user", "Rome": "user", "fmt": "schema", "usr": "user", "sys": "system",
            "why": "assistant", "f1": "tool_call", "{}": "tool_call", "res": "tool_result"}
     assert roles(RESPONSES, {"input": "hello"}) == {"hello": "user"}
@@ -167,7 +169,7 @@ def test_roles_and_seals_of_messages() -> None:
 
 
 def test_keys_that_are_no_field_names_and_bodies_that_are_no_objects() -> None:
-    body = {"ann@example.com": 1, "messages": [{"My Name": None}]}
+    body: Any = {"ann@example.com": 1, "messages": [{"My Name": None}]}
     assert [p.text for p in CHAT.walk(body)] == ["ann@example.com", "My Name"]
     assert [p.text for p in CHAT.walk("loose text")] == ["loose text"]
     assert [p.text for p in CHAT.walk(["a b", ["c d", {"e": "f g"}]])] == ["a b", "c d", "f g"]
@@ -184,6 +186,7 @@ def test_depth_costs_no_stack() -> None:
 
 def test_model_and_stream_of_odd_bodies() -> None:
     assert CHAT.model({"model": "gpt-5"}) == "gpt-5"
-    assert [CHAT.model(body) for body in ({}, {"model": 3}, [], None, {"model": ["x"]})] == [""] * 5
-    assert [CHAT.stream(body) for body in ({"stream": True}, {"stream": 1}, {}, {"stream": None}, None)] == [
-        True, True, False, False, False]
+    odd: list[Any] = [{}, {"model": 3}, [], None, {"model": ["x"]}]
+    assert [CHAT.model(body) for body in odd] == [""] * 5
+    asked: list[Any] = [{"stream": True}, {"stream": 1}, {}, {"stream": None}, None]
+    assert [CHAT.stream(body) for body in asked] == [True, True, False, False, False]

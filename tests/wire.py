@@ -22,7 +22,7 @@ def records(*providers: str) -> tuple[dict[str, Any], ...]:
 
 
 def url(record: dict[str, Any]) -> SplitResult:
-    return urlsplit(record["request"]["url"])
+    return urlsplit(str(record["request"]["url"]))
 
 
 def asked(record: dict[str, Any]) -> Any:

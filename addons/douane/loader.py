@@ -63,7 +63,8 @@ def load(folder: Path, *, environ: Mapping[str, str] = os.environ, tokens: Token
     problems = Problems()
     document = read_folder(folder, problems)
     references = sections.References(environ, folder)
-    table = governed.read_providers(document.named["providers"], providers or builtin(), folder, problems)
+    providers = builtin() if providers is None else providers
+    table = governed.read_providers(document.named["providers"], providers, folder, problems)
     hosts = governed.by_host(table, document.named["providers"], problems)
     known, keys = sections.read_principals(tuple(document.principals), references, problems)
     everybody_read = len(known) == len(document.principals)

@@ -43,9 +43,6 @@ class Tokens:
     def find(self, digest: bytes) -> tuple[str, Mapping[str, str]] | None:
         return self._issued.get(digest)
 
-    def __len__(self) -> int:
-        return len(self._issued)
-
 
 class People:
     """A Directory. Names, digests and networks of *known* are distinct: the reader of policy files sees to it."""
@@ -59,12 +56,6 @@ class People:
         self.beyond_loopback = any(one.digest is not None or not all(net.is_loopback for net in one.networks)
                                    for one in known)
         """Whether anybody who calls from another machine could be known."""
-
-    def __len__(self) -> int:
-        return len(self._by_name)
-
-    def names(self) -> tuple[str, ...]:
-        return tuple(self._by_name)
 
     def by_secret(self, digest: bytes) -> Principal | None:
         """By key, else by one-run token: None where the token's principal is gone."""

@@ -1,7 +1,8 @@
 """Prints genai-prices' price list as JSON lines: ``python -P pricelist.py OUT``.
 
 It runs in a process of its own, so that the gateway's does not carry the library (43 MB and 0.3 s). Imports nothing
-of ``douane``. First line: ``{"version", "providers"}``, then one line a provider, ``{"id", "fallback", "models"}``, where a
+of ``douane``. First line: ``{"version", "providers"}``, then one line a provider,
+``{"id", "fallback", "models"}``, where a
 model is ``[id, match, periods, variants]``
 match  ``[kind, text]`` or ``["or"|"and", [match…]]``
 period  ``[when, rates]``, *when* being null, ``["from", epoch]`` or ``["daily", second, second]``

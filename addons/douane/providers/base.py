@@ -1,7 +1,7 @@
 """The shape of what we know about a provider.
 
-Law: provider and operation come from the destination (host, method, path), never from the body. A path no row matches is
-no operation, and ``unknown_operations`` decides.
+Law: provider and operation come from the destination (host, method, path), never from the body. A path no row matches
+is no operation, and ``unknown_operations`` decides.
 """
 
 import re

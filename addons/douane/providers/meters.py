@@ -63,6 +63,11 @@ def tokens(usage: Mapping[str, Any], *path: str) -> int:
     return value
 
 
+def _has_usage(block: bytes) -> bool:
+    """Not for ``"usage":null``, which with ``include_usage`` stands in every event but the last."""
+    return b'"usage"' in block and (b'"usage":{' in block or b'"usage":null' not in block)
+
+
 def _reading(answers: Answers, seen: Seen) -> Reading:
     usage = None
     if seen.usage:
@@ -122,7 +127,7 @@ class StreamMeter:
             self._splitter = None  # an event too large to hold: what was seen before it stands, unfinished
             return
         for block in blocks:
-            if b'"usage"' in block or (not self._seen.model and b'"model"' in block):
+            if _has_usage(block) or (not self._seen.model and b'"model"' in block):
                 self._take(block)
                 continue
             for mark in self._answers.marks:

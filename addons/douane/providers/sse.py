@@ -77,6 +77,8 @@ class Splitter:
             chunk = b"".join(pieces)
             pieces.clear()
             self._held = 0
+        elif chunk.find(b"\n\n") == len(chunk) - 2 and b"\r" not in chunk and 2 <= len(chunk) <= self._limit:
+            return [chunk]  # most often a chunk is one event
         if b"\r" in chunk:
             blocks, rest = _split_mixed(chunk)
         else:

@@ -49,8 +49,8 @@ class Connection(asyncio.Protocol):
     """*name* is ``host:port`` as messages say it. The owner comes with :meth:`adopt`, once the connection is made."""
 
     __slots__ = ("_answer", "_deadline", "_full", "_heard", "_limits", "_loop", "_lost", "_owner", "_paused",
-                 "_phase", "_polled", "_raw", "_reader", "_room", "_sender", "_sent", "_timeouts", "_timer", "_transport",
-                 "_used", "_waiter", "name")
+                 "_phase", "_polled", "_raw", "_reader", "_room", "_sender", "_sent", "_timeouts", "_timer",
+                 "_transport", "_used", "_waiter", "name")
 
     _raw: asyncio.Transport
     _transport: asyncio.Transport
@@ -199,8 +199,8 @@ class Connection(asyncio.Protocol):
         self.attach(cast(asyncio.Transport, transport))  # uvloop's do not derive from it
 
     def attach(self, raw: asyncio.Transport, secure: asyncio.Transport | None = None) -> None:
-        """Send and close by *secure* (TLS over *raw*) where given. Reading is stopped on the socket's own transport: paused
-        higher up, asyncio and uvloop both lose what was not yet decrypted when the peer closes."""
+        """Send and close by *secure* (TLS over *raw*) where given. Reading is stopped on the socket's own transport:
+        paused higher up, asyncio and uvloop both lose what was not yet decrypted when the peer closes."""
         self._raw = raw
         self._transport = secure or raw
         if self._polled is None and sys.platform != "win32":
@@ -272,8 +272,9 @@ class Connection(asyncio.Protocol):
             self._cut("")
 
     def _in_order(self) -> bool:
-        """Over TLS a bare FIN, which anybody on the way can send, is a cut. asyncio (unlike uvloop) tells us of it as of a
-        close_notify; the TLS object knows: it reads nothing after the one, and waits for more after the other."""
+        """Over TLS a bare FIN, which anybody on the way can send, is a cut. asyncio (unlike uvloop) tells us of it as
+        of a close_notify; the TLS object knows: it reads nothing after the one, and waits for more after the
+        other."""
         secure: ssl.SSLObject | None = self._transport.get_extra_info("ssl_object")
         try:
             return secure is None or not secure.read(1)
