@@ -140,8 +140,8 @@ def test_the_library_is_imported_with_the_first_expression_only() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(max_size=40) | st.lists(st.sampled_from([
-    "principal.team", "call.model", "now", "&&", "||", "!", "==", "(", ")", "[", "]", '"a"', "1", "true", ".all(x,", "x",
-    "principal.tags", ".matches(", "?", ":", "in", "{", "}", "-", "/", "0"]), max_size=12).map(" ".join))
+    "principal.team", "call.model", "now", "&&", "||", "!", "==", "(", ")", "[", "]", '"a"', "1", "true", ".all(x,",
+    "x", "principal.tags", ".matches(", "?", ":", "in", "{", "}", "-", "/", "0"]), max_size=12).map(" ".join))
 def test_any_text_is_a_condition_or_refused(text: str) -> None:
     try:
         decide = compile_condition(text)

@@ -14,6 +14,7 @@ money, and paying twice for one is not ours to choose.
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from contextlib import suppress
 
 from douane.call import Target
 from douane.errors import UpstreamError
@@ -135,7 +136,8 @@ class _Lane:
             given = await future
         except BaseException:
             if future.cancelled() or not future.done():
-                self._waiting.remove(future)
+                with suppress(ValueError):  # passed over already
+                    self._waiting.remove(future)
             else:
                 self._give_back(future.result())
             raise
