@@ -120,7 +120,8 @@ def test_urls(url: str, expected: Target) -> None:
 @pytest.mark.parametrize("url", [
     "", "a.example", "ftp://a", "https://", "https://a:0", "https://a:x", "https://a:70000", "https://a/?q",
     "https://a?", "https://a/#f", "https://u@a", "https://:p@a", "https://a b", "https://a/../b", "https://a//b",
-    "https://ä.example", "https://[zz]", "https://[::1", "https://a_.", "https://-a", "https://a\r\nx", "https://a/é", "//a",
+    "https://ä.example", "https://[zz]",
+    "https://[::1", "https://a_.", "https://-a", "https://a\r\nx", "https://a/é", "//a",
     "https://a/b c",
 ])
 def test_no_urls(url: str) -> None:

@@ -22,7 +22,7 @@ from douane.edge import EdgeRules
 from douane.errors import ConfigError
 from douane.loader import Loaded, load
 from douane.people import Tokens
-from douane.policy import Setting, policy
+from douane.policy import Setting, registry
 from douane.secrets import Secret
 from douane.verdict import ALLOW, Deny, Rewrite, Verdict
 
@@ -33,7 +33,6 @@ CHAIN = "chain:\n  - authenticate: {}\n"
 LEAST = "version: 1\n" + CHAIN
 
 
-@policy("test_bound")
 @dataclass(frozen=True, slots=True)
 class Bound:
     """Takes what it needs of the house, or refuses."""
@@ -50,6 +49,11 @@ class Bound:
 
     async def admit(self, call: Call) -> Verdict:
         return ALLOW
+
+
+@pytest.fixture(autouse=True)
+def _one_policy_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("douane.loader.registry", lambda: {**registry(), "test_bound": Bound})
 
 
 @pytest.fixture
@@ -489,10 +493,10 @@ raise SystemExit(repr(ran) if ran else 0)
     assert not mark.exists()
 
 
-words = st.sampled_from(["version", "mode", "edge", "chain", "principals", "credentials", "providers", "prices",
-                         "audit", "authenticate", "allow_models", "swap_key", "when", "name", "key", "cidr", "hosts", "upstream",
-                         "like", "openai", "env:K", "10.0.0.0/8", "call.stream", "allow-as", "unknown", "models",
-                         "max_body"])
+words = st.sampled_from([
+    "version", "mode", "edge", "chain", "principals", "credentials", "providers", "prices", "audit", "authenticate",
+    "allow_models", "swap_key", "when", "name", "key", "cidr", "hosts", "upstream", "like", "openai", "env:K",
+    "10.0.0.0/8", "call.stream", "allow-as", "unknown", "models", "max_body"])
 values = st.sampled_from(["1", "~", "true", "no", "''", ".nan", "-1", "*a", "!!x y", "'\\x00'", "1e999"])
 scalars = words | values | st.text(st.sampled_from("ab:-{}[]#&*!|>'\"%@`, \n\t\\0"), max_size=6)
 trees = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4).map(lambda items: "[" + ", ".join(items) + "]")
