@@ -279,6 +279,9 @@ def test_the_revision_is_that_of_the_content(tmp_path: Path) -> None:
             'version: 1\ncredentials: {openai: "env:K"}\nchain: [authenticate: {}, swap_key: {}]\n' + PEOPLE)
     assert of(*same) == first, "comments, layout, quotes, order of keys and the division into files do not count"
     assert of(one, environ={"K": KEY + "other"}) == first, "what a reference leads to does not count"
+    two = "principals: [{name: bot}, {name: local, cidr: 127.0.0.1}]\n"
+    assert of(one.replace(PEOPLE, two)) == of(one.replace(PEOPLE, "principals: [{name: local, cidr: 127.0.0.1}]\n"),
+                                              "version: 1\nprincipals: [{name: bot}]\n") != first
     for changed in (one.replace("env:K", "env:K2"), one.replace("swap_key: {}", "swap_key: {missing: keep}"),
                     one.replace("m: 0", "x: 0"), one.replace("127.0.0.1", "127.0.0.2"), one + "mode: observe\n",
                     one.replace("  - swap_key: {}\n", "  - swap_key: {}\n    when: call.stream\n")):

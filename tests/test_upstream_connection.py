@@ -1,4 +1,4 @@
-"""One exchange over a real socket: what the caller gets however the provider behaves, and what becomes of the connection."""
+"""One exchange over a real socket: what a caller gets however the provider behaves, and what becomes of it."""
 
 import asyncio
 import contextlib
@@ -6,7 +6,7 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -73,17 +73,24 @@ async def fetch(pool: Pool, served: Served, **options: Any) -> tuple[int, bytes]
 
 async def outcome(pool: Pool, served: Served) -> tuple[bytes, str]:
     """What was read before the end, and the code of the error that ended it ("" for a proper end)."""
+    got, ended = await ending(pool, served)
+    if ended is None:
+        return got, ""
+    assert "secret" not in str(ended)
+    assert "localhost:" in ended.reason
+    assert "\n" not in ended.reason
+    return got, ended.code
+
+
+async def ending(pool: Pool, served: Served) -> tuple[bytes, UpstreamError | None]:
     got = b""
     try:
         answer = await post(pool, served)
         while piece := await answer.read():
             got += piece
     except UpstreamError as error:
-        assert "secret" not in str(error)
-        assert "localhost:" in error.reason
-        assert "\n" not in error.reason
-        return got, error.code
-    return got, ""
+        return got, error
+    return got, None
 
 
 # Framing on the wire
@@ -180,8 +187,10 @@ def test_interim_answers_are_skipped(loop: str) -> None:
 
 @pytest.mark.parametrize("raw", [
     b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n\x81\x00",
-    OK + b"content-length: 2\r\ntransfer-encoding: chunked\r\n\r\nhi", OK + b"content-length: 2\r\ncontent-length: 3\r\n\r\nhi",
-    OK + b"a: b\r\n c\r\ncontent-length: 0\r\n\r\n", OK + b"a: b\rc\r\ncontent-length: 0\r\n\r\n", b"220 smtp.example ESMTP\r\n",
+    OK + b"content-length: 2\r\ntransfer-encoding: chunked\r\n\r\nhi",
+    OK + b"content-length: 2\r\ncontent-length: 3\r\n\r\nhi",
+    OK + b"a: b\r\n c\r\ncontent-length: 0\r\n\r\n", OK + b"a: b\rc\r\ncontent-length: 0\r\n\r\n",
+    b"220 smtp.example ESMTP\r\n",
     OK + b"x: " + b"a" * 70_000], ids=["101", "cl+te", "cl cl", "fold", "bare cr", "smtp", "huge head"])
 def test_what_is_no_answer_is_an_upstream_error(loop: str, raw: bytes) -> None:
     async def call(pool: Pool, served: Served) -> None:
@@ -238,8 +247,8 @@ def test_a_connection_in_doubt_is_not_used_again(loop: str, raw: bytes) -> None:
 
 
 def answering_abruptly(certificate: Certificate, raw: bytes, notify: bool) -> tuple[socket.socket, Callable[[], None]]:
-    """A listener, and a function for a thread: one answer over TLS, close_notify or not, and a FIN at once. (asyncio's own
-    server waits for the client's close_notify.)"""
+    """A listener, and a function for a thread: one answer over TLS, close_notify or not, and a FIN at once. (asyncio's
+    own server waits for the client's close_notify.)"""
     context = certificate.context()
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -283,7 +292,7 @@ def test_over_tls_only_close_notify_ends_an_answer_that_has_no_length(loop: str,
     assert result == (b"hello, world", "" if notify else "upstream_error")
 
 
-@pytest.mark.parametrize("size", [100_000, 200_000, 400_000, 2_000_000])
+@pytest.mark.parametrize("size", [200_000, 2_000_000])
 @pytest.mark.parametrize("notify", [False, True], ids=["bare FIN", "close_notify"])
 def test_a_tail_that_waits_behind_a_slow_reader_survives_the_providers_close(loop: str, notify: bool, size: int,
                                                                             certificate: Certificate) -> None:
@@ -357,7 +366,7 @@ def test_an_early_answer_ends_the_sending_and_spends_the_connection(loop: str, k
         await asyncio.sleep(0.05)
         await stream.gone()
 
-    async def endless() -> AsyncIterator[bytes]:
+    async def endless() -> AsyncGenerator[bytes]:
         try:
             while True:
                 yield b"x" * (10 if kind == "stalled" else 100_000)
@@ -367,11 +376,12 @@ def test_an_early_answer_ends_the_sending_and_spends_the_connection(loop: str, k
             ended.append(True)
 
     async def call(pool: Pool, served: Served) -> None:
-        body = b"x" * 20 * MIB if kind == "bytes" else endless()
+        pieces = endless()
+        body = b"x" * 20 * MIB if kind == "bytes" else pieces
         assert await fetch(pool, served, body=body) == (413, b"big")
         await until(lambda: served.open == 0)
-        if not isinstance(body, bytes):
-            await body.aclose()
+        if body is pieces:
+            await pieces.aclose()
             assert ended == [True]
         assert await fetch(pool, served) == (413, b"big")
         assert served.connections == 2
@@ -485,12 +495,10 @@ def held(*pieces: bytes) -> Script:
 def test_silence_is_a_time_out(loop: str, sent: bytes, reason: str, got: bytes) -> None:
     async def call(pool: Pool, served: Served) -> None:
         begun = asyncio.get_running_loop().time()
-        read = b""
-        with pytest.raises(UpstreamError, match=reason) as caught:
-            answer = await post(pool, served)
-            while piece := await answer.read():
-                read += piece
-        assert (caught.value.code, read) == ("upstream_timeout", got)
+        read, ended = await ending(pool, served)
+        assert ended is not None
+        assert (ended.code, read) == ("upstream_timeout", got)
+        assert reason in ended.reason
         assert 0.04 < asyncio.get_running_loop().time() - begun < 1
         await until(lambda: served.open == 0)
 
@@ -503,7 +511,7 @@ def test_a_head_that_drips_does_not_put_off_the_time_out() -> None:
         await stream.send(OK, *[b"x: y\r\n"] * 1000, pause=0.01)
 
     async def call(pool: Pool, served: Served) -> None:
-        with pytest.raises(UpstreamError, match="did not answer within 0.1 s"):
+        with pytest.raises(UpstreamError, match=r"did not answer within 0\.1 s"):
             await post(pool, served)
 
     play(script, call, timeouts=Timeouts(first_byte=0.1))

@@ -62,7 +62,8 @@ def test_a_prefix_is_never_complete(raw: bytes) -> None:
     (OK + b"a: b\rc\r\n\r\n", "."), (OK + b"a: b\nc: d\r\n\r\n", "."), (OK + b"a: b\0\r\n\r\n", "header value"),
     (OK + b"a b: c\r\n\r\n", "token"), (OK + b"a : c\r\n\r\n", "token"), (OK + b": c\r\n\r\n", "token"),
     (b"HTTP/1.1 200 OK\n\n", "."), (b"HTTP/2.0 200 OK\r\n\r\n", "HTTP/2.0"), (b"SSH-2.0-OpenSSH_9\r\n", "."),
-    (b"HTTP/1.1 1000 OK\r\n\r\n", "status"), (b"HTTP/1.1 099 OK\r\n\r\n", "status 99"), (b"\x15\x03\x01\x00\x02\x02", "."),
+    (b"HTTP/1.1 1000 OK\r\n\r\n", "status"), (b"HTTP/1.1 099 OK\r\n\r\n", "status 99"),
+    (b"\x15\x03\x01\x00\x02\x02", "."),
     (b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", "status 101"),
     (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "status 101"),
     (b"HTTP/1.1 103 Early Hints\r\ncontent-length: 2\r\n\r\nhi", "interim"),
@@ -124,7 +125,8 @@ def test_hop_by_hop_fields_end_here_and_names_are_lower_case() -> None:
     raw = (b"X-Kept: A\r\nKeep-Alive: timeout=5\r\nProxy-Authenticate: Basic\r\nUpgrade: h2c\r\nTrailer: x\r\nTE: x\r\n"
            b"Connection: X-Hop, close\r\nx-hop: 1\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 0\r\n\r\n")
     reader, _ = read(OK + raw)
-    assert reader.headers == [(b"x-kept", b"A"), (b"set-cookie", b"a"), (b"set-cookie", b"b"), (b"content-length", b"0")]
+    cookies = [(b"set-cookie", b"a"), (b"set-cookie", b"b")]
+    assert reader.headers == [(b"x-kept", b"A"), *cookies, (b"content-length", b"0")]
 
 
 @pytest.mark.parametrize("size", [1, 100, 100_000])

@@ -1,5 +1,7 @@
 """What goes out is exactly one request."""
 
+from collections.abc import AsyncIterator
+
 import pytest
 
 from douane.call import Target
@@ -9,7 +11,8 @@ TARGET = Target("https", "api.example.com", 443)
 SECRET = b"sk-" + b"a" * 20
 
 
-def head(headers: list[tuple[bytes, bytes]], body: bytes = b"{}", method: bytes = b"POST", path: bytes = b"/v1/x?y=1") -> bytes:
+def head(headers: list[tuple[bytes, bytes]], body: bytes = b"{}", method: bytes = b"POST",
+         path: bytes = b"/v1/x?y=1") -> bytes:
     return encode(TARGET, method, path, headers, body)
 
 
@@ -29,28 +32,29 @@ def test_host_is_the_targets_authority(target: Target, authority: bytes) -> None
 
 
 @pytest.mark.parametrize("name", [
-    b"Host", b"content-length", b"Content-Length", b"TRANSFER-ENCODING", b"connection", b"Keep-Alive", b"te", b"Trailer", b"upgrade",
-    b"Proxy-Authorization", b"proxy-connection", b"Proxy-Foo", b"expect"])
+    b"Host", b"content-length", b"Content-Length", b"TRANSFER-ENCODING", b"connection", b"Keep-Alive", b"te", b"Trailer",
+    b"upgrade",     b"Proxy-Authorization", b"proxy-connection", b"Proxy-Foo", b"expect"])
 def test_framing_and_hop_by_hop_fields_are_dropped(name: bytes) -> None:
     assert head([(name, b"77"), (b"x-kept", b"1")]) == head([(b"x-kept", b"1")])
 
 
 def test_fields_that_connection_names_are_dropped() -> None:
-    given = [(b"x-hop", b"1"), (b"connection", b"close, X-Hop"), (b"x-end", b"2"), (b"connection", b"x-other"), (b"X-Other", b"3")]
+    given = [(b"x-hop", b"1"), (b"connection", b"close, X-Hop"), (b"x-end", b"2"), (b"connection", b"x-other"),
+             (b"X-Other", b"3")]
     assert head(given) == head([(b"x-end", b"2")])
     assert b"host: api.example.com" in head([(b"connection", b"host")])
 
 
 @pytest.mark.parametrize(("method", "body", "length"), [
-    (b"POST", b"", b"content-length: 0"), (b"PUT", b"", b"content-length: 0"), (b"GET", b"", b""), (b"DELETE", b"", b""),
-    (b"DELETE", b"abc", b"content-length: 3")])
+    (b"POST", b"", b"content-length: 0"), (b"PUT", b"", b"content-length: 0"), (b"GET", b"", b""),
+    (b"DELETE", b"", b""),     (b"DELETE", b"abc", b"content-length: 3")])
 def test_length_is_written_where_it_means_something(method: bytes, body: bytes, length: bytes) -> None:
     expected = b"\r\n".join(filter(None, [method + b" / HTTP/1.1", b"host: api.example.com", length])) + b"\r\n\r\n"
     assert head([], body, method, b"/") == expected
 
 
 def test_an_iterable_goes_out_in_chunks() -> None:
-    async def body():  # type: ignore[no-untyped-def]
+    async def body() -> AsyncIterator[bytes]:
         yield b""
 
     assert encode(TARGET, b"POST", b"/", [(b"content-length", b"9")], body()).endswith(
@@ -90,5 +94,6 @@ def test_methods_that_are_no_token_are_refused(method: bytes) -> None:
     (b"GET", [], True), (b"PUT", [], True), (b"DELETE", [], True), (b"POST", [], False), (b"PATCH", [], False),
     (b"POST", [(b"Idempotency-Key", b"1")], True), (b"POST", [(b"x-idempotency-key", b"1")], True),
     (b"POST", [(b"x-not-idempotency-key", b"1")], False), (b"POST", [(b"x", b"idempotency-key: 1")], False)])
-def test_only_what_may_be_processed_twice_is_repeatable(method: bytes, headers: list[tuple[bytes, bytes]], may: bool) -> None:
+def test_only_what_may_be_processed_twice_is_repeatable(method: bytes, headers: list[tuple[bytes, bytes]],
+                                                        may: bool) -> None:
     assert repeatable(method, head(headers, method=method)) is may

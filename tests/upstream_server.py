@@ -25,7 +25,7 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 
 
 def run[T](coroutine: Coroutine[Any, Any, T], loop: str = "uvloop", seconds: float = 20) -> T:
-    """Run on a loop of that kind. Whatever the loop would only log (a task's or callback's lost exception) is a failure."""
+    """Run on a loop of that kind. What the loop would only log (an exception nobody got) is a failure."""
     complaints: list[dict[str, Any]] = []
 
     async def bounded() -> T:
@@ -94,7 +94,8 @@ class Served:
 
     def target(self, host: str = "localhost", **changes: Any) -> Target:
         scheme = "https" if self.ca else "http"
-        return Target(**{"scheme": scheme, "host": host, "port": self.port, "ca": self.ca, "address": "127.0.0.1", **changes})
+        said = {"scheme": scheme, "host": host, "port": self.port, "ca": self.ca, "address": "127.0.0.1"}
+        return Target(**{**said, **changes})
 
 
 type Script = Callable[[Stream], Awaitable[None]]
@@ -123,7 +124,8 @@ async def serving(script: Script, certificate: "Certificate | None" = None, ca: 
             writer.close()
             tasks.discard(task)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=certificate.context() if certificate else None)
+    context = certificate.context() if certificate else None
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=1024, ssl=context)
     served.port = server.sockets[0].getsockname()[1]
     try:
         yield served
@@ -193,10 +195,11 @@ def certify(folder: Path, *names: str, expired: bool = False, self_signed: bool 
     folder.mkdir(parents=True, exist_ok=True)
     now = datetime.datetime.now(datetime.UTC)
     root_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    root_name, name = _name("Test Root"), _name("Test Leaf")
+    root_name, name = _name(f"Root of {folder.name}"), _name("Test Leaf")
 
-    def build(subject: x509.Name, public: ec.EllipticCurvePublicKey, issuer: x509.Name, signer: ec.EllipticCurvePrivateKey,
-              extension: x509.ExtensionType, days: tuple[int, int]) -> x509.Certificate:
+    def build(subject: x509.Name, public: ec.EllipticCurvePublicKey, issuer: x509.Name,
+              signer: ec.EllipticCurvePrivateKey, extension: x509.ExtensionType,
+              days: tuple[int, int]) -> x509.Certificate:
         return (x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(public)
                 .serial_number(x509.random_serial_number())
                 .not_valid_before(now + datetime.timedelta(days[0])).not_valid_after(now + datetime.timedelta(days[1]))
@@ -204,8 +207,8 @@ def certify(folder: Path, *names: str, expired: bool = False, self_signed: bool 
 
     alternatives = x509.SubjectAlternativeName([_alternative(text) for text in names])
     days = (-9, -2) if expired else (-1, 9)
-    root = build(root_name, root_key.public_key(), root_name, root_key, x509.BasicConstraints(ca=True, path_length=None),
-                 (-9, 9))
+    authority = x509.BasicConstraints(ca=True, path_length=None)
+    root = build(root_name, root_key.public_key(), root_name, root_key, authority, (-9, 9))
     signer, issuer = (key, name) if self_signed else (root_key, root_name)
     leaf = build(name, key.public_key(), issuer, signer, alternatives, days)
     made = Certificate(folder / "leaf.pem", folder / "key.pem", folder / "ca.pem")

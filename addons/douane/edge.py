@@ -6,6 +6,7 @@ services are reachable through no tunnel.
 """
 
 import ipaddress
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -14,17 +15,21 @@ from douane.providers.base import Provider
 
 __all__ = ["EdgeRules", "Govern", "Refuse", "Tunnel", "canonical_host", "decide", "refused_address", "split_authority"]
 
+_LABEL = re.compile("[a-z0-9_-]{1,63}")
+
 type Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 METADATA = frozenset(map(ipaddress.ip_address, (
     "169.254.169.254",  # AWS, Azure, Google, most others
-    "169.254.170.2",  # AWS container credentials
+    "169.254.170.2",  # AWS container credentials (ECS)
+    "169.254.170.23",  # AWS container credentials (EKS)
     "100.100.100.200",  # Alibaba
     "192.0.0.192",  # Oracle
     "168.63.129.16",  # Azure's wire server
     "fd00:ec2::254",  # AWS over IPv6
+    "fd00:ec2::23",  # AWS container credentials (EKS) over IPv6
+    "fd20:ce::254",  # Google over IPv6
 )))
-METADATA_NAMES = frozenset({"metadata.google.internal", "metadata.goog", "metadata", "instance-data"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,8 @@ def canonical_host(name: str) -> str:
     host = name.strip().lower().removesuffix(".")
     if host.startswith("[") and host.endswith("]"):
         return str(ipaddress.IPv6Address(host[1:-1]))
-    if not host or len(host) > 253 or not all(c.isascii() and (c.isalnum() or c in "-._") for c in host):
+    # No empty label: `name..` would lose one dot here and its last one in the resolver, and be dialled ungoverned.
+    if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in host.split(".")):
         raise ValueError("not a host name")
     return host
 
@@ -96,6 +102,8 @@ def decide(host: str, port: int, scheme: Literal["http", "https"], providers: Ma
     key = host_key(host, port, 443 if scheme == "https" else 80)
     provider = providers.get(key)
     if provider is not None:
+        if scheme == "http" and provider.target is None:  # its key would travel in the clear
+            return Refuse("host_not_allowed", f"{host} is called over https only")
         return Govern(provider, key)
     if host in _names(providers):
         return Refuse("host_not_allowed", f"{host} is governed, but not on port {port}")

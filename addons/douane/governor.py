@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ import jiter
 from douane.asgi import App, Message, Receive, Scope, Send
 from douane.call import Call, Caller, Ended, Headers, Target
 from douane.chain import Chain
-from douane.coding import decode
+from douane.coding import coding_of, decode
 from douane.errors import DENIALS, AuditUnavailableError, RefusedError, UpstreamError, retryable
 from douane.exchange import Exchange
 from douane.gate import Gate, new_id
@@ -27,13 +27,28 @@ from douane.providers.base import Operation, Provider
 from douane.relay import Forward
 from douane.verdict import Deny
 
-__all__ = ["AnswerCutError", "Arrival", "Door", "Governor"]
+__all__ = ["DISCONNECT", "AnswerCutError", "Arrival", "Departure", "Door", "Governor"]
 
 log = logging.getLogger("douane.governor")
 
 _FOR_US_ALONE = frozenset({b"proxy-authorization", b"proxy-connection"})
 _OURS = b"x-douane-"
 _QUOTED = re.compile(r'"[^"]*"')
+
+
+DISCONNECT = "douane.disconnect"
+"""The ASGI extension by which a server of ours tells at once that the client has left. Others are asked by a task that
+waits in ``receive``, which costs more than all else the governor does."""
+
+
+class Departure:
+    """What stands under :data:`DISCONNECT` in ``scope["extensions"]``: one for a connection."""
+
+    __slots__ = ("tell",)
+
+    def __init__(self) -> None:
+        self.tell: Callable[[], None] | None = None
+        """Called, if set, when the connection is lost."""
 
 
 class _ClientLeftError(Exception):
@@ -198,29 +213,36 @@ class _Passage:
         scope = {**self.scope, "headers": headers, "raw_path": call.path.encode("latin-1"),
                  "query_string": call.query.encode("latin-1"),
                  "state": {**self.scope.get("state", {}), "forward": Forward(self.arrival.target, call.credential)}}
-        body: Message | None = {"type": "http.request", "body": call.body, "more_body": False}
-        watcher = asyncio.ensure_future(self._watch())
-
-        async def receive() -> Message:
-            nonlocal body
-            if body is not None:
-                message, body = body, None
-                return message
-            await asyncio.shield(watcher)
-            return {"type": "http.disconnect"}
-
         exchange.forward()
-        try:
-            await self.app(scope, receive, self._passed_back)
-        finally:
-            watcher.cancel()
+        with self._watching() as gone:
+            await self.app(scope, _replay(call.body, gone), self._passed_back)
+
+    @contextlib.contextmanager
+    def _watching(self) -> Iterator[Callable[[], Awaitable[None]]]:
+        """While the inner app runs, a client that leaves cancels it. Yields what waits for that."""
+        departure: Departure | None = self.scope.get("extensions", {}).get(DISCONNECT)
+        if departure is None:
+            watcher = asyncio.ensure_future(self._watch())
+            try:
+                yield lambda: asyncio.shield(watcher)
+            finally:
+                watcher.cancel()
+        else:
+            departure.tell = self._left
+            try:
+                yield self._watch
+            finally:
+                departure.tell = None
+
+    def _left(self) -> None:
+        if not self.exchange.done and self.task is not None:
+            self.left = True
+            self.task.cancel()
 
     async def _watch(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
             pass
-        if not self.exchange.done and self.task is not None:
-            self.left = True
-            self.task.cancel()
+        self._left()
 
     async def _passed_back(self, message: Message) -> None:
         """``send`` of the inner app."""
@@ -283,6 +305,21 @@ class _Passage:
             await self.exchange.finish(ended)
 
 
+def _replay(body: bytes, gone: Callable[[], Awaitable[None]]) -> Receive:
+    """``receive`` for the inner app: the whole body once, then the client's leaving."""
+    told = False
+
+    async def receive() -> Message:
+        nonlocal told
+        if not told:
+            told = True
+            return {"type": "http.request", "body": body, "more_body": False}
+        await gone()
+        return {"type": "http.disconnect"}
+
+    return receive
+
+
 def _ended(error: UpstreamError) -> Ended:
     return "upstream_timeout" if error.code == "upstream_timeout" else "upstream_error"
 
@@ -322,8 +359,7 @@ def _read(call: Call, operation: Operation | None, body: bytes, limit: int) -> C
     """*call* with its body, and what the body says. Raises RefusedError for a coding or JSON that cannot be read."""
     if not body or operation is None or operation.wire is None:
         return replace(call, body=body)
-    coding = call.header(b"content-encoding")
-    text = body if coding is None else decode(body, coding.decode("latin-1"), limit)
+    text = decode(body, coding_of(call.headers), limit)
     try:
         document = jiter.from_json(text, catch_duplicate_keys=True, allow_inf_nan=False, cache_mode="keys")
     except ValueError as error:

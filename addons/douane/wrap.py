@@ -31,7 +31,7 @@ def run(places: Places, argv: Sequence[str], *, principal: str | None, tags: Map
     try:
         with client:
             issued = client.ask("issue", principal=principal, tags=dict(tags))
-            return _run_child(argv, {**os.environ, **_changes(issued, os.environ)})
+            return _run_child(argv, _governed(_variables(issued, os.environ), os.environ))
     finally:
         if gateway is not None:
             gateway.terminate()
@@ -54,11 +54,9 @@ def _variables(issued: Mapping[str, Any], inherited: Mapping[str, str]) -> dict[
     return {**prepare(url, Path(issued["certs"]), inherited), **dummy_keys(issued["credentials"], inherited)}
 
 
-def _changes(issued: Mapping[str, Any], inherited: Mapping[str, str]) -> dict[str, str]:
-    variables = _variables(issued, inherited)
-    for name in [name for name, value in variables.items() if value is None]:
-        os.environ.pop(name, None)
-    return {name: value for name, value in variables.items() if value is not None}
+def _governed(variables: Mapping[str, str | None], inherited: Mapping[str, str]) -> dict[str, str]:
+    """*inherited* with the *variables*; those that are None are not in it, whatever was inherited."""
+    return {name: value for name, value in {**inherited, **variables}.items() if value is not None}
 
 
 def _run_child(argv: Sequence[str], environ: Mapping[str, str]) -> int:

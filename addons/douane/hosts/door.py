@@ -13,7 +13,7 @@ from douane.chain import Chain
 from douane.edge import Govern, Refuse, Tunnel, host_key, is_loopback, split_authority
 from douane.errors import RefusedError, UpstreamError
 from douane.governor import Arrival
-from douane.hosts.mitm import ConnectPoint, Doorkeeper, proxy_caller, resolve
+from douane.hosts.mitm import AddressRefusedError, ConnectPoint, Doorkeeper, proxy_caller, resolve
 from douane.providers.base import Provider
 from douane.relay import Forward
 
@@ -22,12 +22,13 @@ __all__ = ["OnlyForwarded", "PlainProxy", "proxy_door"]
 type Scheme = Literal["http", "https"]
 
 
-def target_of(provider: Provider, scheme: Scheme, host: str, ca: str) -> Target:
-    """Where a call for *host* (as in ``Provider.hosts``) is sent. *ca*: the roots for providers without their own."""
+def target_of(provider: Provider, host: str, ca: str) -> Target:
+    """Where a call for *host* (as in ``Provider.hosts``) is sent: https, but where the policy files name another place.
+    *ca*: the roots for providers without their own."""
     if provider.target is not None:
         return provider.target
-    name, port = split_authority(host, 443 if scheme == "https" else 80)
-    return Target(scheme, name, port, ca=ca if scheme == "https" else "")
+    name, port = split_authority(host, 443)
+    return Target("https", name, port, ca=ca)
 
 
 def proxy_door(chain: Chain, scope: Scope) -> Arrival | None:
@@ -38,7 +39,7 @@ def proxy_door(chain: Chain, scope: Scope) -> Arrival | None:
         provider = chain.providers.get(point.host)
         if provider is None:
             return None  # no longer governed since a reload: PlainProxy refuses it
-        return Arrival(provider, point.host, path, point.caller, target_of(provider, "https", point.host, chain.ca),
+        return Arrival(provider, point.host, path, point.caller, target_of(provider, point.host, chain.ca),
                        _mismatch(point.host, point.sni, _host(scope), 443))
     scheme, host, port = scope["state"]["url"]
     key = host_key(host, port, 443 if scheme == "https" else 80)
@@ -51,7 +52,7 @@ def proxy_door(chain: Chain, scope: Scope) -> Arrival | None:
         refused = RefusedError("host_not_allowed", "an https:// URL in plain text is taken from this machine only: use CONNECT")
     with contextlib.suppress(ValueError):  # PlainProxy has answered 407 where it cannot be read
         caller = proxy_caller(_proxy_authorization(scope), caller.address)
-    return Arrival(provider, key, path, caller, target_of(provider, scheme, key, chain.ca), refused)
+    return Arrival(provider, key, path, caller, target_of(provider, key, chain.ca), refused)
 
 
 def _host(scope: Scope) -> str:
@@ -108,6 +109,9 @@ class PlainProxy:
         if stranger is not None:
             await plain_answer(send, 407, f"Douane: {stranger.reason}.\n")
             return
+        if scope["method"] == "CONNECT":  # a tunnel is asked for on a connection of its own
+            await plain_answer(send, 400, "Douane: CONNECT must be the first request of its connection.\n")
+            return
         scheme, host, port = url
         decision = keeper.decide(host, port, scheme)
         if isinstance(decision, Govern):
@@ -125,6 +129,10 @@ class PlainProxy:
         local = is_loopback(scope["state"]["door"].caller.address)
         try:
             address = await resolve(to.host, to.port, local_client=local, listeners=keeper.listeners())
+        except AddressRefusedError as error:
+            keeper.refused(scope["state"]["door"].caller, f"{to.host}:{to.port}", Refuse("host_not_allowed", str(error)))
+            await plain_answer(send, 403, f"Douane: {error}.\n")
+            return
         except OSError as error:
             await plain_answer(send, 502, f"Douane: {error}.\n")
             return

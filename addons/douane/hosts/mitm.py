@@ -34,7 +34,7 @@ from douane.hosts.internals import (
 from douane.hosts.transport import AsgiLayer, DouaneHandler, HttpServer
 from douane.secrets import Secret
 
-__all__ = ["ConnectPoint", "DouaneAddon", "Doorkeeper"]
+__all__ = ["AddressRefusedError", "ConnectPoint", "DouaneAddon", "Doorkeeper", "proxy_caller", "resolve"]
 
 log = logging.getLogger("douane.edge")
 
@@ -284,10 +284,7 @@ class Tunnelled(layer.Layer):
             error = yield commands.OpenConnection(server)
             timer.cancel()
             if error:
-                text = f"Douane: no tunnel to {self._name}: {error}.\n".encode()
-                yield commands.SendData(client, b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain; charset=utf-8\r\n"
-                                        b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(text), text))
-                yield commands.CloseConnection(client)
+                yield from self._no_tunnel(error)
                 return
             self._keeper.tunnelled()
             yield commands.SendData(client, b"HTTP/1.1 200 Connection established\r\n\r\n")
@@ -298,6 +295,17 @@ class Tunnelled(layer.Layer):
                 yield from self._from_client(event.data)
         elif isinstance(event, events.ConnectionClosed):
             yield from self._closed(event.connection is client)
+
+    def _no_tunnel(self, error: str) -> Generated:
+        status, why = "502 Bad Gateway", self.context.server.error or error
+        if isinstance(why, _Vetoed):
+            status = "403 Forbidden"
+            self._keeper.refused(self._caller, self._name, Refuse("host_not_allowed", why))
+        text = f"Douane: no tunnel to {self._name}: {why}.\n".encode()
+        head = (f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n"
+                f"Content-Length: {len(text)}\r\nConnection: close\r\n\r\n")
+        yield commands.SendData(self.context.client, head.encode() + text)
+        yield commands.CloseConnection(self.context.client)
 
     def _from_client(self, data: bytes) -> Generated:
         if self._peeked is None:
@@ -348,6 +356,12 @@ class Tunnelled(layer.Layer):
             yield commands.CloseTcpConnection(server if by_client else client, half_close=True)
 
 
+class _Vetoed(str):
+    """Why a dial was refused, as ``server.error`` carries it; any other text there is a failure, not a refusal."""
+
+    __slots__ = ()
+
+
 class DouaneAddon:
     """The mitmproxy addon: the only hooks there are."""
 
@@ -370,6 +384,9 @@ class DouaneAddon:
         local = is_loopback(data.client.peername[0] if data.client.peername else "")
         try:
             address = await resolve(host, port, local_client=local, listeners=self._keeper.listeners())
+        except AddressRefusedError as error:
+            data.server.error = _Vetoed(error)
+            return
         except OSError as error:
             data.server.error = str(error)
             return
@@ -377,17 +394,21 @@ class DouaneAddon:
         data.server.error = None
 
 
+class AddressRefusedError(OSError):
+    """A name stands for addresses that nobody may dial through this gateway."""
+
+
 async def resolve(host: str, port: int, *, local_client: bool, listeners: list[tuple[str, int]]) -> str:
-    """The IP address to dial. Raises OSError with the reason where there is none that may be."""
+    """The IP address to dial. Raises AddressRefusedError where none may be, OSError where there is none."""
     try:
         async with asyncio.timeout(DIAL_SECONDS):
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, TimeoutError, UnicodeError):
         raise OSError(f"{host} cannot be resolved") from None
-    why = f"{host} has no address"
+    why = "it has no address"
     for *_, (address, *_rest) in found:
         refusal = refused_address(str(address), port, local_client=local_client, listeners=listeners)
         if refusal is None:
             return str(address)
-        why = f"{host} must not be reached through this gateway: {refusal}"
-    raise OSError(why)
+        why = refusal
+    raise AddressRefusedError(f"{host} must not be reached through this gateway: {why}")

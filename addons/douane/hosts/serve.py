@@ -313,5 +313,5 @@ def price_lists(loaded: Loaded) -> dict[str, str]:
 
 
 def overrides(loaded: Loaded) -> dict[str, Rates]:
-    return {name: Rates(price.input, price.output, price.cached_input, price.cache_write)
-            for name, price in loaded.prices.items()}
+    """``prices:`` of the policy files."""
+    return {name: Rates(**price) for name, price in loaded.prices.items()}

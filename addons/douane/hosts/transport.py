@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 from douane.edge import split_authority
+from douane.governor import DISCONNECT, Departure
 from douane.hosts.internals import (
     Config,
     ConnectionState,
@@ -250,6 +251,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_size = 0
         self._heard = self.loop.time()
         self._timer: asyncio.TimerHandle | None = None
+        self._departure = Departure()
+        self._extensions = {DISCONNECT: self._departure}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -259,6 +262,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
         super().connection_lost(exc)
+        if self._departure.tell is not None:
+            self._departure.tell()
 
     def data_received(self, data: bytes) -> None:
         if self._deaf or self.parser is None or self.transport.is_closing():
@@ -271,6 +276,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]
         self._in_head = self._in_message = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -336,7 +342,7 @@ class HttpServer:
 
     def __init__(self, app: Any) -> None:
         self.config = Config(app, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False,
-                             server_header=False, date_header=False, timeout_keep_alive=75, interface="asgi3")
+                             server_header=False, date_header=False, proxy_headers=False, timeout_keep_alive=75, interface="asgi3")
         self.config.load()
         self.state = ServerState()
 

@@ -4,7 +4,7 @@ A meter never breaks an answer: what it cannot read it leaves unread, and a read
 (law 6). Of a stream it parses only the events that can tell something: about one in five hundred.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,11 +49,11 @@ class Answers:
     """An event that ends a stream holds one of them. What else holds one is parsed in vain, no more."""
 
 
-def tokens(usage: Mapping[str, Any], *path: str) -> int:
+def tokens(usage: dict[str, Any], *path: str) -> int:
     """A count in a usage object; 0 where it is absent or null. Raises ValueError for anything but a count."""
     value: Any = usage
     for name in path:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):
             raise ValueError(f"usage.{'.'.join(path)}: no object on the way")
         value = value.get(name)
         if value is None:

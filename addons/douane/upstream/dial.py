@@ -48,17 +48,13 @@ class Dialer:
 
     async def _open(self, target: Target, name: str) -> Connection:
         connection = Connection(name, self.timeouts, self.limits)
-        if self.proxy is None:
-            raw = transport = await _plain(target, connection)
-        else:
-            tunnel = _Tunnel(f"{self.proxy.host}:{self.proxy.port}", self.limits.max_head)
-            raw = transport = await _plain(self.proxy, tunnel)
+        raw = transport = await _plain(self.proxy or target)
         try:
             if self.proxy is not None:
+                tunnel = _Tunnel(f"{self.proxy.host}:{self.proxy.port}", self.limits.max_head)
                 transport = await self._secured(transport, tunnel, self.proxy)
                 await tunnel.connect(transport, target)
-                transport.set_protocol(connection)
-                connection.attach(raw, transport)
+            connection.attach(raw, transport)
             connection.attach(raw, await self._secured(transport, connection, target))
         except BaseException:
             raw.abort()
@@ -67,8 +63,10 @@ class Dialer:
 
     async def _secured(self, transport: asyncio.Transport, protocol: asyncio.Protocol,
                        target: Target) -> asyncio.Transport:
-        """TLS with *target* over *transport*, if its scheme says so."""
+        """Give the silent *transport* to *protocol*, by way of TLS with *target* where its scheme says so."""
         if target.scheme == "http":
+            transport.set_protocol(protocol)
+            transport.resume_reading()
             return transport
         secure = await asyncio.get_running_loop().start_tls(
             transport, protocol, self._context(target), server_hostname=target.host,
@@ -86,14 +84,34 @@ class Dialer:
             raise UpstreamError("upstream_error", line) from None
 
 
-async def _plain(target: Target, protocol: asyncio.Protocol) -> asyncio.Transport:
+async def _plain(target: Target) -> asyncio.Transport:
+    """A TCP connection that does not read yet."""
     sock = await _connect(await _addresses(target))
-    transport, _ = await asyncio.get_running_loop().create_connection(lambda: protocol, sock=sock)
+    transport, silent = await asyncio.get_running_loop().create_connection(_Silent, sock=sock)
+    transport.pause_reading()
+    if silent.broken:
+        transport.abort()
+        line = f"{target.host}:{target.port} does not wait for a request; check `upstream`"
+        raise UpstreamError("upstream_error", line)
     return transport
 
 
+class _Silent(asyncio.Protocol):
+    """Between TCP and the protocol to come, which may start only if nothing has happened."""
+
+    broken = False
+
+    def data_received(self, data: bytes) -> None:
+        self.broken = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.broken = True
+
+
 class _Tunnel(asyncio.Protocol):
-    """Asks a proxy for a tunnel, and steps aside."""
+    """Asks a proxy for a tunnel, and steps aside: reading stops until the next protocol is in place."""
+
+    _transport: asyncio.Transport
 
     def __init__(self, name: str, max_head: int) -> None:
         self._name = name
@@ -104,6 +122,7 @@ class _Tunnel(asyncio.Protocol):
     async def connect(self, transport: asyncio.Transport, target: Target) -> None:
         host = target.address or target.host
         authority = f"[{host}]:{target.port}" if ":" in host else f"{host}:{target.port}"
+        self._transport = transport
         transport.write(f"CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\n\r\n".encode("ascii"))
         refusal = await self._done
         if refusal is not None:
@@ -118,6 +137,7 @@ class _Tunnel(asyncio.Protocol):
         if rest or not end or len(status) < 2 or not head.startswith(b"HTTP/1.") or not status[1].isdigit():
             self._end("does not answer CONNECT in HTTP/1.1")
         elif status[1].startswith(b"2"):
+            self._transport.pause_reading()
             self._end("")
         else:
             self._end(f"refuses CONNECT with status {status[1].decode('ascii')}")
@@ -137,16 +157,21 @@ async def _addresses(target: Target) -> list[_Address]:
     numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
     try:
         found = socket.getaddrinfo(host, target.port, type=socket.SOCK_STREAM, flags=numeric)
+        addresses: list[_Address] = [(family, where) for family, _, _, _, where in found]
     except socket.gaierror:
         if target.address:
             raise
-        found = await asyncio.get_running_loop().getaddrinfo(host, target.port, type=socket.SOCK_STREAM)
-    addresses: list[_Address] = [(family, where) for family, _, _, _, where in found]
+        addresses = await _resolve(host, target.port)
     first = [address for address in addresses if address[0] == addresses[0][0]]
     other = [address for address in addresses if address[0] != addresses[0][0]]
     mixed = [address for pair in zip(first, other, strict=False) for address in pair]
     shorter = min(len(first), len(other))
     return mixed + first[shorter:] + other[shorter:]
+
+
+async def _resolve(host: str, port: int) -> list[_Address]:
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, where) for family, _, _, _, where in found]
 
 
 async def _connect(addresses: list[_Address]) -> socket.socket:

@@ -1,0 +1,177 @@
+"""``douane demo``: real SDKs, a real gateway process, a provider on this machine; no key, no network.
+
+Law: exit code 0 means that every line under "Checked" was found to be so in this very run. Whatever ends it, ^C too, no
+process that it started outlives it, and nothing stays on the disk.
+"""
+
+import contextlib
+import importlib.util
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from douane.audit.read import records
+from douane.audit.verify import verify
+from douane.control import Client
+from douane.demo.evidence import Evidence, Told, mask
+from douane.demo.provider import LocalProvider, running_provider
+from douane.demo.view import PlainView, RichView
+from douane.errors import EnvironmentFailedError
+from douane.places import Listen, Places
+
+__all__ = ["show"]
+
+START_SECONDS = 20.0
+APP_SECONDS = 40.0
+STOP_SECONDS = 5.0
+_NOT_INHERITED = ("OPENAI_", "ANTHROPIC_", "DOUANE_")
+"""Beginnings of variables that would make it another demo: other base URLs, real keys, other folders."""
+PYTHON = (sys.executable, "-P")
+"""``-P``: what lies in the folder where the demo is called is none of its business."""
+
+
+def show(*, plain: bool) -> int:
+    """Run the demo and print it; 0 where everything that it claims happened, else 1.
+
+    Raises EnvironmentFailedError: no SDKs, a gateway or an app that does not start."""
+    if not all(importlib.util.find_spec(name) for name in ("openai", "anthropic")):
+        raise EnvironmentFailedError("demo: the openai and anthropic SDKs are missing; ./run.sh demo installs them")
+    view = PlainView() if plain else RichView()
+    with (_ended_by_signals(), tempfile.TemporaryDirectory(prefix="douane-demo-") as name,
+          view.working("starting a provider and a gateway on this machine, then the app")):
+        evidence = _play(Path(name))
+    return 0 if view.show(evidence) else 1
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the demo as ^C does, by way of every ``finally``."""
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _play(folder: Path) -> Evidence:
+    """Everything happens here. *folder* takes all files."""
+    real = {name: f"sk-real-{secrets.token_hex(16)}" for name in ("openai", "anthropic")}
+    own = f"sk-app-{secrets.token_hex(16)}"
+    free = Listen("127.0.0.1", 0)
+    places = Places(folder / "policies", folder / "data", folder / "certs", proxy=free, admin=free)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
+    with running_provider(folder / "provider") as provider:
+        _write_policy(places.policies, provider)
+        log = folder / "gateway.log"
+        with _gateway(places, log, {**inherited, **{f"DEMO_{name.upper()}_KEY": key for name, key in real.items()}}):
+            code, out, err = _app(places, {**inherited, "OPENAI_API_KEY": own})
+        seen = tuple(provider.seen)
+    if code != 0:
+        for key in (*real.values(), own):
+            err = err.replace(key, mask(key))
+        raise EnvironmentFailedError(f"demo: the app ended with code {code}\n{err.strip()}")
+    told = tuple(_told(json.loads(line)) for line in out.splitlines())
+    return Evidence(
+        told=told, said=out + err, seen=seen, records=tuple(records(places.audit)),
+        report=verify(places.audit), real_keys=real, app_keys=tuple(sorted({own, *(one.key for one in told)})),
+        kept=log.read_bytes() + b"".join(path.read_bytes() for path in places.data.rglob("*") if path.is_file()))
+
+
+def _told(line: dict[str, Any]) -> Told:
+    return Told(**{**line, "pieces": tuple(line["pieces"])})
+
+
+def _write_policy(folder: Path, provider: LocalProvider) -> None:
+    """The policy that the demo shows. JSON's strings are YAML's, so no path can break it."""
+    upstream = json.dumps({"upstream": provider.url, "ca": str(provider.ca)})
+    folder.mkdir()
+    (folder / "demo.yaml").write_text(f"""\
+version: 1
+mode: enforce
+principals:
+  - {{name: demo-app, team: demo, cidr: [127.0.0.0/8, "::1/128"]}}
+providers:                                  # the local provider plays both
+  openai: {upstream}
+  anthropic: {upstream}
+credentials:                                # in the gateway's environment, not in the app's
+  openai: env:DEMO_OPENAI_KEY
+  anthropic: env:DEMO_ANTHROPIC_KEY
+chain:
+  - authenticate: {{unknown: deny}}
+  - allow_models: {{models: [gpt-4o*, claude-*]}}
+  - swap_key: {{missing: deny}}
+audit: {{level: metadata}}
+""")
+
+
+def _options(places: Places) -> list[str]:
+    return ["--policies", str(places.policies), "--data", str(places.data), "--certs", str(places.certs)]
+
+
+@contextlib.contextmanager
+def _gateway(places: Places, log: Path, environ: Mapping[str, str]) -> Iterator[None]:
+    """``douane serve`` on free ports, until the block ends. Raises EnvironmentFailedError where it does not start."""
+    with log.open("wb") as said:
+        process = subprocess.Popen(  # noqa: S603 - ourselves
+            [*PYTHON, "-m", "douane", "serve", *_options(places),
+             "--proxy", str(places.proxy), "--admin", str(places.admin)],
+            env=environ, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True)
+    try:
+        _wait_until_it_answers(process, places, log)
+        yield
+    finally:
+        _end(process)
+
+
+def _wait_until_it_answers(process: "subprocess.Popen[bytes]", places: Places, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            Client(places.control).close()
+        except EnvironmentFailedError:
+            time.sleep(0.02)
+        else:
+            return
+    raise EnvironmentFailedError(f"demo: the gateway did not start\n{log.read_text(errors='replace').strip()}")
+
+
+def _app(places: Places, environ: Mapping[str, str]) -> tuple[int, str, str]:
+    """``douane run -- python -m douane.demo.app``: exit code, standard output, standard error."""
+    process = subprocess.Popen(  # noqa: S603 - ourselves
+        [*PYTHON, "-m", "douane", "run", *_options(places), "--as", "demo-app", "--tag", "run=demo", "--",
+         *PYTHON, "-m", "douane.demo.app"],
+        env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
+        start_new_session=True)
+    try:
+        out, err = process.communicate(timeout=APP_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise EnvironmentFailedError(f"demo: the app did not end within {APP_SECONDS:g} s") from None
+    finally:
+        _end(process)
+    return process.returncode, out, err
+
+
+def _end(process: "subprocess.Popen[Any]") -> None:
+    """End a process and what it started: each leads a group of its own. It has been waited for when this returns."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_SECONDS)
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
