@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -126,8 +126,10 @@ class Gateway:
 
     def outcome(self, call_id: str, seconds: float = 3.0) -> dict[str, Any]:
         """The outcome of a call; waits for it."""
-        return wait_for(lambda: next((one for one in self.records() if one.get("id") == call_id and one["kind"] == "outcome"),
-                                     {}), seconds)
+        def found() -> dict[str, Any]:
+            return next((one for one in self.records() if one.get("id") == call_id and one["kind"] == "outcome"), {})
+
+        return wait_for(found, seconds)
 
     def last_outcome(self) -> dict[str, Any]:
         return next(one for one in reversed(self.records()) if one["kind"] == "outcome")
@@ -181,7 +183,6 @@ class Got:
     """Whether the framing said that the body is complete."""
     interim: tuple[int, ...] = ()
     """Statuses of the 1xx answers before."""
-    pieces: list[float] = field(default_factory=list)
 
     def header(self, name: str) -> str:
         return next((value for key, value in self.headers if key == name), "")
@@ -259,7 +260,7 @@ class Wire:
             interim.append(status)
         headers = tuple((name.lower(), value.strip()) for name, _, value in (one.partition(":") for one in fields))
         named = dict(headers)
-        if status in (204, 304) or method in ("HEAD", "CONNECT") and status == 200:
+        if status in (204, 304) or method == "HEAD" or (method == "CONNECT" and status == 200):
             body, whole = b"", True
         elif named.get("transfer-encoding") == "chunked":
             body, whole = self._chunks()
@@ -338,8 +339,8 @@ def answering(provider: LocalProvider, script: Script) -> Iterator[None]:
 
 @contextlib.contextmanager
 def untouched(provider: LocalProvider) -> Iterator[None]:
-    """Fails where a connection or a request reached *provider* from within the block. A request that was begun and not
-    ended on a kept connection shows when that is closed: see ``provider_of`` in the tests' fixtures."""
+    """Fails where a connection or a request reached *provider* from within the block. (A request begun and not ended on
+    a kept connection shows only when that is closed: fixtures look for those when the gateway has stopped.)"""
     before = len(provider.seen), provider.connections
     yield
     time.sleep(0.01)

@@ -32,8 +32,8 @@ def test_host_is_the_targets_authority(target: Target, authority: bytes) -> None
 
 
 @pytest.mark.parametrize("name", [
-    b"Host", b"content-length", b"Content-Length", b"TRANSFER-ENCODING", b"connection", b"Keep-Alive", b"te", b"Trailer",
-    b"upgrade",     b"Proxy-Authorization", b"proxy-connection", b"Proxy-Foo", b"expect"])
+    b"Host", b"content-length", b"Content-Length", b"TRANSFER-ENCODING", b"connection", b"Keep-Alive", b"te",
+    b"Trailer", b"upgrade", b"Proxy-Authorization", b"proxy-connection", b"Proxy-Foo", b"expect"])
 def test_framing_and_hop_by_hop_fields_are_dropped(name: bytes) -> None:
     assert head([(name, b"77"), (b"x-kept", b"1")]) == head([(b"x-kept", b"1")])
 
@@ -47,7 +47,7 @@ def test_fields_that_connection_names_are_dropped() -> None:
 
 @pytest.mark.parametrize(("method", "body", "length"), [
     (b"POST", b"", b"content-length: 0"), (b"PUT", b"", b"content-length: 0"), (b"GET", b"", b""),
-    (b"DELETE", b"", b""),     (b"DELETE", b"abc", b"content-length: 3")])
+    (b"DELETE", b"", b""), (b"DELETE", b"abc", b"content-length: 3")])
 def test_length_is_written_where_it_means_something(method: bytes, body: bytes, length: bytes) -> None:
     expected = b"\r\n".join(filter(None, [method + b" / HTTP/1.1", b"host: api.example.com", length])) + b"\r\n\r\n"
     assert head([], body, method, b"/") == expected

@@ -15,6 +15,9 @@ from douane.providers.base import Meter
 
 __all__ = ["AnswerPipe"]
 
+UNBOUNDED = 1 << 62
+"""An answer may be as long as it likes: what is decoded is passed on, not kept."""
+
 
 class AnswerPipe:
     """One answer. ``start`` once, ``feed`` for each piece, ``close`` once; each returns what may leave now.
@@ -33,13 +36,14 @@ class AnswerPipe:
         self._pending = b""
         """Decoded bytes that went into the filters and have not come out."""
 
-    def start(self, headers: Headers) -> Headers:
-        coding = b", ".join(value for name, value in headers if name == b"content-encoding").strip().lower()
-        if coding and coding != b"identity" and (self._filters or self._meter):
+    def start(self, headers: Headers, coding: bytes) -> Headers:
+        """*coding*: every Content-Encoding of *headers*, joined by commas."""
+        if coding and (self._filters or self._meter is not None):
             try:
-                self._decoder = Decoder(coding.decode("latin-1"), limit=1 << 62)
+                self._decoder = Decoder(coding.decode("latin-1"), limit=UNBOUNDED)
             except RefusedError as error:
-                raise UpstreamError("upstream_error", f"the provider answered in a coding we do not read: {error.reason}") from None
+                raise UpstreamError("upstream_error",
+                                    f"the provider answered in a coding that we do not read: {error.reason}") from None
         for one in self._filters:
             headers = one.headers(headers)
         if any(one.rewrites for one in self._filters):

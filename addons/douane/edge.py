@@ -80,7 +80,7 @@ def split_authority(authority: str, default_port: int) -> tuple[str, int]:
     """``HOST[:PORT]`` → (canonical host, port). Raises ValueError."""
     if authority.startswith("["):
         name, bracket, rest = authority.partition("]")
-        name, rest = name + bracket, rest
+        name += bracket
         if rest and not rest.startswith(":"):
             raise ValueError("not an authority")
         port = rest[1:]
@@ -98,7 +98,8 @@ def host_key(host: str, port: int, default_port: int = 443) -> str:
 
 def decide(host: str, port: int, scheme: Literal["http", "https"], providers: Mapping[str, Provider], rules: EdgeRules,
            unparsed: Callable[[str], str | None]) -> Decision:
-    """What becomes of a connection to canonical *host* and *port*. *unparsed*: host → why a known AI host is not read."""
+    """What becomes of a connection to canonical *host* and *port*. *unparsed*: host → why a known AI host is not read;
+    None for the others."""
     key = host_key(host, port, 443 if scheme == "https" else 80)
     provider = providers.get(key)
     if provider is not None:
@@ -144,8 +145,9 @@ def refused_address(address: str, port: int, *, local_client: bool, listeners: I
         return "it is a link-local or multicast address"
     for bound, at in listeners:
         ours = _plain(bound)
-        if port == at and (ip == ours or ((ours.is_unspecified or ours.is_loopback) and (ip.is_loopback or ip.is_unspecified))
-                           or (port == at and ours.is_unspecified and not ip.is_global)):
+        everywhere = ours.is_unspecified
+        here = (ip.is_loopback or ip.is_unspecified) and (everywhere or ours.is_loopback)
+        if port == at and (ip == ours or here or (everywhere and not ip.is_global)):
             return "it is this gateway itself"
     if ip.is_unspecified or ip.is_loopback:
         return None if local_client else "it is a loopback address"

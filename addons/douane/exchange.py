@@ -8,6 +8,7 @@ No sockets, no ASGI: the governor feeds it and does what it says.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,11 +19,14 @@ from douane.call import Call, Ended, Finding, Headers, Outcome
 from douane.chain import Chain, Entry
 from douane.errors import DENIALS, RefusedError
 from douane.gate import Gate
+from douane.logs import where
 from douane.policy import BodyFilter
 from douane.providers.base import Meter, Operation, Provider, Reading
 from douane.verdict import Allow, Deny, Rewrite, Verdict
 
 __all__ = ["ADMIT_SECONDS", "Exchange"]
+
+log = logging.getLogger("douane.exchange")
 
 ADMIT_SECONDS = 10.0
 """What one policy may take to judge one call, and all settlements together."""
@@ -62,6 +66,10 @@ class Exchange:
         self.call = call
         self.denial: tuple[str, Deny] | None = None
         self.done = False
+        self.promised: int | None = None
+        """The answer's Content-Length; None where there is none."""
+        self.takes_events = False
+        """Whether the answer is a stream of uncompressed events, so that one of ours can follow."""
         self._findings: list[Finding] = []
         self._judged = 0
         """How many entries have judged."""
@@ -129,6 +137,7 @@ class Exchange:
                 raise
             return self._broken(entry, "was cancelled")
         except Exception as error:  # noqa: BLE001 - law 1: whatever a policy raises is a denial
+            log.error("a policy failed: %s", where(error), extra={"policy": entry.name, "douane_id": self.call.id})
             return self._broken(entry, f"failed ({type(error).__name__})")
         finally:
             self.gate.observer.policy(entry.name, time.perf_counter() - began)
@@ -169,6 +178,7 @@ class Exchange:
                     if one is not None:
                         filters.append(one)
             except Exception as error:  # noqa: BLE001 - law 1
+                log.error("a policy failed: %s", where(error), extra={"policy": entry.name, "douane_id": self.call.id})
                 denial = self._broken(entry, f"failed ({type(error).__name__})")
                 if denial is not None:
                     self.refuse(entry.name, denial)
@@ -181,7 +191,7 @@ class Exchange:
     @property
     def wants_identity(self) -> bool:
         """Whether the answer must be asked for uncompressed, because a filter means to rewrite it."""
-        return any(one.rewrites for one in self._filters)
+        return bool(self._filters) and any(one.rewrites for one in self._filters)
 
     @property
     def ended_by_itself(self) -> bool:
@@ -195,37 +205,48 @@ class Exchange:
     def start(self, status: int, headers: Headers) -> Headers:
         """The provider's head has come; returns the head to pass on. Raises RefusedError."""
         self._status = status
+        coding = kind = b""
+        for name, value in headers:
+            if name == b"content-type":
+                kind = value
+            elif name == b"content-encoding":
+                coding = coding + b"," + value if coding else value
+            elif name == b"content-length":
+                self.promised = int(value)
+            elif name in _REQUEST_IDS and not self._upstream_request_id:
+                self._upstream_request_id = value[:200].decode("latin-1")
+        events = kind.startswith(b"text/event-stream")
+        self.takes_events = events and coding in (b"", b"identity")
         wire = self.operation.wire if self.operation is not None else None
         if wire is not None and status < 300:
-            streamed = any(name == b"content-type" and b"event-stream" in value for name, value in headers)
-            self._meter = wire.meter(stream=streamed)
+            self._meter = wire.meter(stream=events)
         self._pipe = AnswerPipe(self._meter, self._filters, self.chain.edge.max_body)
-        for name, value in headers:
-            if name in _REQUEST_IDS:
-                self._upstream_request_id = value[:200].decode("latin-1")
-                break
-        passed = self._guarded(lambda pipe: pipe.start(headers))
+        passed = self._guarded(self._pipe.start, headers, coding)
         return (*passed, (b"x-douane-id", self.call.id.encode()))
 
     def feed(self, chunk: bytes) -> bytes:
         """A piece of the provider's body; returns what may leave now. Raises RefusedError."""
         if not self._clock.first_body:
             self._clock.first_body = time.perf_counter()
-        return self._guarded(lambda pipe: pipe.feed(chunk))
+        return self._guarded(self._begun().feed, chunk)
 
     def close(self) -> bytes:
         """The provider's body is whole; returns the rest. Raises RefusedError."""
         self._clock.upstream_done = time.perf_counter()
-        return self._guarded(lambda pipe: pipe.close())
+        return self._guarded(self._begun().close)
 
-    def _guarded[T](self, step: Callable[[AnswerPipe], T]) -> T:
+    def _begun(self) -> AnswerPipe:
         if self._pipe is None:
             raise RuntimeError("an answer before its head")
+        return self._pipe
+
+    def _guarded[**P, T](self, step: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
         try:
-            return step(self._pipe)
+            return step(*given, **named)
         except RefusedError:
             raise
         except Exception as error:  # noqa: BLE001 - law 1: a filter that fails lets nothing pass
+            log.error("the answer could not be processed: %s", where(error), extra={"douane_id": self.call.id})
             raise RefusedError("policy_error", f"a policy failed on the answer ({type(error).__name__})") from error
 
     # -- the end -------------------------------------------------------------------------------------------------
@@ -268,6 +289,7 @@ class Exchange:
                 async with asyncio.timeout(ADMIT_SECONDS):
                     await settle(self.call, result)
             except Exception as error:  # noqa: BLE001 - the outcome must be written all the same
+                log.error("a policy could not settle: %s", where(error), extra={"policy": entry.name})
                 self.gate.observer.failed_closed("policy_error")
                 self._findings.append(Finding(entry.name, f"settle_failed:{type(error).__name__}"))
 

@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import jiter
@@ -23,6 +24,7 @@ from douane.coding import coding_of, decode
 from douane.errors import DENIALS, AuditUnavailableError, RefusedError, UpstreamError, retryable
 from douane.exchange import Exchange
 from douane.gate import Gate, new_id
+from douane.logs import where
 from douane.providers.base import Operation, Provider
 from douane.relay import Forward
 from douane.verdict import Deny
@@ -33,6 +35,8 @@ log = logging.getLogger("douane.governor")
 
 _FOR_US_ALONE = frozenset({b"proxy-authorization", b"proxy-connection"})
 _OURS = b"x-douane-"
+_NOT_PASSED = (_OURS, b"proxy-")
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 _QUOTED = re.compile(r'"[^"]*"')
 
 
@@ -100,7 +104,7 @@ class Governor:
 class _Passage:
     """One request on its way through. Holds what the steps share."""
 
-    __slots__ = ("app", "arrival", "exchange", "left", "plain_events", "receive", "remaining", "scope",
+    __slots__ = ("app", "arrival", "exchange", "left", "receive", "remaining", "scope",
                  "send", "started", "task")
 
     def __init__(self, governor: Governor, arrival: Arrival, scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,8 +115,6 @@ class _Passage:
         """Whether the client has got a status line."""
         self.remaining: int | None = None
         """Bytes that the answer's Content-Length still promises; None where there is none."""
-        self.plain_events = False
-        """Whether the answer is a stream of uncompressed events, so that one of ours can follow."""
         self.left = False
         """Whether the client has gone."""
         self.task = asyncio.current_task()
@@ -146,7 +148,7 @@ class _Passage:
         except AnswerCutError:
             raise
         except Exception as error:  # noqa: BLE001 - the host's outermost guard: nothing unforeseen is a pass
-            log.exception("a governed request failed", extra={"douane_id": exchange.call.id})
+            log.error("a governed request failed: %s", where(error), extra={"douane_id": exchange.call.id})
             denial = Deny("policy_error", f"the gateway failed ({type(error).__name__})")
             exchange.refuse("governor", denial)
             ended = "cut" if self.started else "denied"
@@ -182,13 +184,13 @@ class _Passage:
 
     async def _body(self, limit: int) -> bytes:
         """The whole request body as sent. Raises RefusedError over *limit* bytes, _ClientLeftError."""
+        message = await self.receive()
+        body: bytes = message.get("body", b"")
+        if message["type"] == "http.request" and not message.get("more_body", False) and len(body) <= limit:
+            return body
         too_large = RefusedError("too_large", f"the request body is over the limit of {limit} bytes")
         if any(name == b"content-length" and int(value) > limit for name, value in self.scope["headers"]):
             raise too_large
-        message = await self.receive()
-        body = message.get("body", b"")
-        if not message.get("more_body", False) and message["type"] == "http.request":
-            return bytes(body)
         parts = [body]
         size = len(body)
         while message.get("more_body", False):
@@ -214,23 +216,17 @@ class _Passage:
                  "query_string": call.query.encode("latin-1"),
                  "state": {**self.scope.get("state", {}), "forward": Forward(self.arrival.target, call.credential)}}
         exchange.forward()
-        with self._watching() as gone:
-            await self.app(scope, _replay(call.body, gone), self._passed_back)
-
-    @contextlib.contextmanager
-    def _watching(self) -> Iterator[Callable[[], Awaitable[None]]]:
-        """While the inner app runs, a client that leaves cancels it. Yields what waits for that."""
-        departure: Departure | None = self.scope.get("extensions", {}).get(DISCONNECT)
+        departure: Departure | None = self.scope.get("extensions", _NOTHING).get(DISCONNECT)
         if departure is None:
             watcher = asyncio.ensure_future(self._watch())
             try:
-                yield lambda: asyncio.shield(watcher)
+                await self.app(scope, _replay(call.body, lambda: asyncio.shield(watcher)), self._passed_back)
             finally:
                 watcher.cancel()
         else:
             departure.tell = self._left
             try:
-                yield self._watch
+                await self.app(scope, _replay(call.body, self._watch), self._passed_back)
             finally:
                 departure.tell = None
 
@@ -249,15 +245,7 @@ class _Passage:
         exchange = self.exchange
         if message["type"] == "http.response.start":
             headers = exchange.start(message["status"], tuple(message["headers"]))
-            coded = False
-            for name, value in headers:
-                if name == b"content-length":
-                    self.remaining = int(value)
-                elif name == b"content-type":
-                    self.plain_events = value.startswith(b"text/event-stream")
-                elif name == b"content-encoding":
-                    coded = value != b"identity"
-            self.plain_events = self.plain_events and not coded
+            self.remaining = exchange.promised
             await self.send({"type": "http.response.start", "status": message["status"], "headers": list(headers)})
             self.started = True
             return
@@ -284,7 +272,7 @@ class _Passage:
             denial = Deny(error.code, error.reason)
         provider, call = self.arrival.provider, self.exchange.call
         if self.started:
-            if denial.code != "audit_unavailable" and self.plain_events:
+            if denial.code != "audit_unavailable" and self.exchange.takes_events:
                 event = provider.family.error_event(call.operation, denial.code, denial.reason, call.id)
                 await self.send({"type": "http.response.body", "body": event, "more_body": False})
                 return
@@ -336,7 +324,10 @@ def _open(gate: Gate, arrival: Arrival, operation: Operation | None, scope: Scop
 
 def _headers(raw: Any, caller: Caller) -> tuple[Headers, Caller]:
     """The headers that may go upstream, and the caller with what ``x-douane-*`` declared."""
-    headers, user, agent, tags = [], "", "", {}
+    if not any(name.startswith(_NOT_PASSED) for name, _ in raw):
+        return tuple(raw), caller
+    headers, user, agent = [], "", ""
+    tags: dict[str, str] = {}
     for name, value in raw:
         if name in _FOR_US_ALONE:
             continue
@@ -358,12 +349,12 @@ def _headers(raw: Any, caller: Caller) -> tuple[Headers, Caller]:
 def _read(call: Call, operation: Operation | None, body: bytes, limit: int) -> Call:
     """*call* with its body, and what the body says. Raises RefusedError for a coding or JSON that cannot be read."""
     if not body or operation is None or operation.wire is None:
-        return replace(call, body=body)
+        return call.with_body(body, None, "", False)
     text = decode(body, coding_of(call.headers), limit)
     try:
         document = jiter.from_json(text, catch_duplicate_keys=True, allow_inf_nan=False, cache_mode="keys")
     except ValueError as error:
         where = _QUOTED.sub("…", str(error))  # the message quotes keys, which may hold anything
         raise RefusedError("bad_request", f"the request body cannot be read as JSON: {where}") from None
-    return replace(call, body=body, document=document, model=operation.wire.model(document),
-                   stream=operation.wire.stream(document))
+    wire = operation.wire
+    return call.with_body(body, document, wire.model(document), wire.stream(document))

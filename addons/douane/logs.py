@@ -9,9 +9,21 @@ import logging
 import sys
 from datetime import UTC, datetime
 
-__all__ = ["setup"]
+__all__ = ["setup", "where"]
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def where(error: BaseException) -> str:
+    """``ValueError at policies/redact.py:41 in admit``: what a log may say of an exception. Its message may quote a text
+    or a key, so it is never shown."""
+    trace = error.__traceback__
+    if trace is None:
+        return type(error).__name__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    code = trace.tb_frame.f_code
+    return f"{type(error).__name__} at {'/'.join(code.co_filename.split('/')[-2:])}:{trace.tb_lineno} in {code.co_name}"
 
 
 class _Json(logging.Formatter):

@@ -5,6 +5,7 @@ Law 3: CONNECT host, SNI (absent is no mismatch) and Host agree, or the call is 
 
 import contextlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Literal
 
 from douane.asgi import App, Receive, Scope, Send
@@ -21,12 +22,19 @@ __all__ = ["OnlyForwarded", "PlainProxy", "proxy_door"]
 
 type Scheme = Literal["http", "https"]
 
+_IN_PLAIN = "an https:// URL in plain text is taken from this machine only: use CONNECT"
+
 
 def target_of(provider: Provider, host: str, ca: str) -> Target:
     """Where a call for *host* (as in ``Provider.hosts``) is sent: https, but where the policy files name another place.
     *ca*: the roots for providers without their own."""
     if provider.target is not None:
         return provider.target
+    return _direct(host, ca)
+
+
+@lru_cache(256)
+def _direct(host: str, ca: str) -> Target:
     name, port = split_authority(host, 443)
     return Target("https", name, port, ca=ca)
 
@@ -49,7 +57,7 @@ def proxy_door(chain: Chain, scope: Scope) -> Arrival | None:
     refused = _mismatch(key, "", _host(scope), 443 if scheme == "https" else 80)
     caller = point.caller
     if scheme == "https" and not is_loopback(caller.address):
-        refused = RefusedError("host_not_allowed", "an https:// URL in plain text is taken from this machine only: use CONNECT")
+        refused = RefusedError("host_not_allowed", _IN_PLAIN)
     with contextlib.suppress(ValueError):  # PlainProxy has answered 407 where it cannot be read
         caller = proxy_caller(_proxy_authorization(scope), caller.address)
     return Arrival(provider, key, path, caller, target_of(provider, key, chain.ca), refused)
@@ -120,7 +128,7 @@ class PlainProxy:
             keeper.refused(caller, f"{host}:{port}", decision)
             await plain_answer(send, 403, f"Douane: {decision.reason}.\n")
         elif scheme == "https" and not is_loopback(caller.address):
-            await plain_answer(send, 403, "Douane: an https:// URL in plain text is taken from this machine only: use CONNECT.\n")
+            await plain_answer(send, 403, f"Douane: {_IN_PLAIN}.\n")
         else:
             await self._forward(scope, receive, send, decision, scheme, keeper)
 
@@ -130,7 +138,8 @@ class PlainProxy:
         try:
             address = await resolve(to.host, to.port, local_client=local, listeners=keeper.listeners())
         except AddressRefusedError as error:
-            keeper.refused(scope["state"]["door"].caller, f"{to.host}:{to.port}", Refuse("host_not_allowed", str(error)))
+            caller = scope["state"]["door"].caller
+            keeper.refused(caller, f"{to.host}:{to.port}", Refuse("host_not_allowed", str(error)))
             await plain_answer(send, 403, f"Douane: {error}.\n")
             return
         except OSError as error:

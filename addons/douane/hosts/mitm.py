@@ -34,7 +34,7 @@ from douane.hosts.internals import (
 from douane.hosts.transport import AsgiLayer, DouaneHandler, HttpServer
 from douane.secrets import Secret
 
-__all__ = ["AddressRefusedError", "ConnectPoint", "DouaneAddon", "Doorkeeper", "proxy_caller", "resolve"]
+__all__ = ["AddressRefusedError", "ConnectPoint", "Doorkeeper", "DouaneAddon", "proxy_caller", "resolve"]
 
 log = logging.getLogger("douane.edge")
 
@@ -162,7 +162,7 @@ class Doorway(layer.Layer):
         self._stop_timer()
         point = ConnectPoint(Caller(self._peer))
         asgi = AsgiLayer(self.context, self._handler,
-                         lambda: self._keeper.server.protocol({"door": point}, absolute=True), encrypted=False)
+                         lambda: self._keeper.server.protocol({"door": point}, absolute=True), None)
         yield from self._become(asgi, self._buffer)
 
     def _become(self, child: layer.Layer, data: bytes) -> Generated:
@@ -255,7 +255,7 @@ class Governed(layer.Layer):
         client = self.context.client
         self.context.server.address = (self._decision.host, 443)
         outer = ClientTLSLayer(self.context)
-        outer.child_layer = AsgiLayer(self.context, self._handler, self._protocol, encrypted=True)
+        outer.child_layer = AsgiLayer(self.context, self._handler, self._protocol, outer)
         client.alpn_offers = []
         self._handle_event = outer.handle_event  # type: ignore[method-assign]
         yield from outer.handle_event(events.Start())

@@ -49,18 +49,19 @@ class Answers:
     """An event that ends a stream holds one of them. What else holds one is parsed in vain, no more."""
 
 
-def tokens(usage: dict[str, Any], *path: str) -> int:
-    """A count in a usage object; 0 where it is absent or null. Raises ValueError for anything but a count."""
-    value: Any = usage
-    for name in path:
+def tokens(usage: dict[str, Any], name: str, part: str = "") -> int:
+    """A count in a usage object, or in the object under *name* in it where *part* is given; 0 where it is absent or null.
+    Raises ValueError for anything but a count."""
+    value: Any = usage.get(name)
+    if part and value is not None:
         if not isinstance(value, dict):
-            raise ValueError(f"usage.{'.'.join(path)}: no object on the way")
-        value = value.get(name)
-        if value is None:
-            return 0
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"usage.{'.'.join(path)} is no count")
-    return value
+            raise ValueError(f"usage.{name} is no object")
+        value = value.get(part)
+    if value is None:
+        return 0
+    if isinstance(value, int) and value >= 0 and value is not True and value is not False:
+        return value
+    raise ValueError(f"usage.{name}{'.' if part else ''}{part} is no count")
 
 
 def _has_usage(block: bytes) -> bool:

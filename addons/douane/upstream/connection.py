@@ -11,6 +11,7 @@ import asyncio
 import select
 import ssl
 import sys
+import time
 from collections.abc import AsyncIterable, Callable
 from enum import Enum
 from typing import Protocol
@@ -50,7 +51,7 @@ class _Phase(Enum):
 class Connection(asyncio.Protocol):
     """*name* is ``host:port`` as messages say it. The owner comes with :meth:`adopt`, once the connection is made."""
 
-    __slots__ = ("_answer", "_deadline", "_full", "_heard", "_limits", "_loop", "_lost", "_owner", "_paused",
+    __slots__ = ("_answer", "_deadline", "_full", "_given_back", "_heard", "_limits", "_loop", "_lost", "_owner", "_paused",
                  "_phase", "_polled", "_raw", "_reader", "_room", "_sender", "_sent", "_timeouts", "_timer",
                  "_transport", "_used", "_waiter", "name")
 
@@ -77,6 +78,7 @@ class Connection(asyncio.Protocol):
         self._sender: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
+        self._given_back = 0.0
         self._polled: Callable[[float], list[tuple[int, int]]] | None = None
 
     # The owner's side.
@@ -92,8 +94,7 @@ class Connection(asyncio.Protocol):
         connection that soon, and the question costs a twentieth of a call's CPU."""
         if self._phase is not _Phase.IDLE or self._polled is None:
             return self._phase is _Phase.IDLE
-        idle = self._limits.keep_alive - (self._deadline - self._loop.time())
-        return idle < FRESH or not self._polled(0)
+        return time.monotonic() - self._given_back < FRESH or not self._polled(0)
 
     async def exchange(self, method: bytes, head: bytes, body: bytes | AsyncIterable[bytes]) -> Answer:
         """Send a request on a clean connection; its answer, as soon as the head is there. Raises UpstreamError
@@ -260,6 +261,7 @@ class Connection(asyncio.Protocol):
             answer.end()
         if self._reader.reusable and self._sent and not self._transport.get_write_buffer_size():
             self._phase = _Phase.IDLE
+            self._given_back = time.monotonic()  # the loop's own clock stands still while a turn lasts
             self._used = True
             self._arm(self._limits.keep_alive)
             if self._owner is not None:

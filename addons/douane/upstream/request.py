@@ -49,7 +49,7 @@ def encode(target: Target, method: bytes, path: bytes, headers: Iterable[tuple[b
     named: set[bytes] = set()
     for name, value in headers:
         if _kept(name):
-            lines.append(b"%b: %b" % (name, value))
+            lines.append(name + b": " + value)
         elif name.lower() == b"connection":
             named |= _tokens(value)
     if named:
