@@ -13,6 +13,7 @@ import pytest
 
 from douane.errors import UpstreamError
 from douane.upstream import Answer, Limits, Pool, Timeouts
+from douane.upstream.connection import Connection
 from tests.upstream_server import (
     LOOPS,
     Certificate,
@@ -258,11 +259,12 @@ def answering_abruptly(certificate: Certificate, raw: bytes, notify: bool) -> tu
             secure.settimeout(10)
             secure.recv(65536)
             secure.sendall(raw)
-            if notify:
-                secure.setblocking(False)
-                with contextlib.suppress(ssl.SSLWantReadError):
-                    secure.unwrap()
-            secure.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):  # the client may have read all and gone
+                if notify:
+                    secure.setblocking(False)
+                    with contextlib.suppress(ssl.SSLWantReadError):
+                        secure.unwrap()
+                secure.shutdown(socket.SHUT_WR)
             done.wait(10)
 
     done = threading.Event()
@@ -388,6 +390,35 @@ def test_an_early_answer_ends_the_sending_and_spends_the_connection(loop: str, k
 
     closed: list[Stream] = []
     ended: list[bool] = []
+    play(script, call, loop)
+
+
+def test_an_early_head_ends_the_sending_though_its_body_is_yet_to_come(loop: str) -> None:
+    async def script(stream: Stream) -> None:
+        await stream.reader.readuntil(b"\r\n\r\n")
+        await stream.send(LENGTH[:-1])
+        await gate.wait()
+        await stream.send(LENGTH[-1:])
+        await stream.gone()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        while True:
+            given.append(1)
+            yield b"x"
+            await asyncio.sleep(0)
+
+    async def call(pool: Pool, served: Served) -> None:
+        answer = await post(pool, served, body=pieces())
+        await asyncio.sleep(0)
+        sent = len(given)
+        await asyncio.sleep(0.02)
+        assert len(given) == sent
+        gate.set()
+        assert await whole(answer) == b"hello, world"
+        await until(lambda: served.open == 0)
+
+    gate = asyncio.Event()
+    given: list[int] = []
     play(script, call, loop)
 
 
@@ -577,6 +608,36 @@ def test_a_call_cancelled_while_its_body_is_sent_closes_its_connection(loop: str
 
     gate = asyncio.Event()
     play(script, call, loop)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("raw", [LENGTH, LENGTH[:-1]], ids=["whole", "begun"])
+def test_cancelled_in_the_turn_in_which_the_answer_comes(loop: str, when: str, raw: bytes,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller was waiting when the head came, and gone before it could take it: the connection is not left over."""
+    begin = Connection._begin
+    calling: list[asyncio.Task[Any]] = []
+
+    def begin_and_cancel(connection: Connection) -> bool:
+        if when == "before":
+            calling[-1].cancel()
+        begun = begin(connection)
+        calling[-1].cancel()
+        return begun
+
+    async def call(pool: Pool, served: Served) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Connection, "_begin", begin_and_cancel)
+            calling.append(asyncio.create_task(fetch(pool, served)))
+            with pytest.raises(asyncio.CancelledError):
+                await calling[-1]
+        kept = when == "after" and raw is LENGTH  # it had gone back before the caller left
+        await until(lambda: served.open == int(kept))
+        if raw is LENGTH:
+            assert await fetch(pool, served) == (200, b"hello, world")
+            assert served.connections == (1 if kept else 2)
+
+    play(saying(raw), call, loop)
 
 
 def test_cancelled_when_the_answer_is_already_here_harms_no_other_call() -> None:

@@ -95,7 +95,8 @@ def test_answers_without_a_body_end_with_their_head(method: bytes, raw: bytes, l
 
 @pytest.mark.parametrize("raw", [LENGTH, CHUNKED, b"HTTP/1.1 204 No Content\r\n\r\n",
                                  OK + b"content-length: 0\r\nconnection: close\r\n\r\n"])
-@pytest.mark.parametrize("extra", [b"x", b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil", b"\0"])
+@pytest.mark.parametrize("extra", [
+    b"x", b"\0", b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil", b"HTTP/1.1 204 No Content\r\n\r\n"])
 def test_bytes_after_an_answer_are_no_part_of_it_and_spend_the_connection(raw: bytes, extra: bytes) -> None:
     plain, expected = read(raw)
     reader, body = read(raw + extra)

@@ -146,6 +146,11 @@ class Call:
         return Call(self.id, self.at, self.provider, self.operation, self.method, self.host, self.path, self.query,
                     self.headers, self.caller, self.principal, model, stream, body, document, self.credential)
 
+    def by(self, principal: Principal, headers: Headers) -> "Call":
+        """The call once its principal is known; spelled out as :meth:`with_body` is."""
+        return Call(self.id, self.at, self.provider, self.operation, self.method, self.host, self.path, self.query,
+                    headers, self.caller, principal, self.model, self.stream, self.body, self.document, self.credential)
+
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header (*name* in lower case), or None."""
         for key, value in self.headers:

@@ -10,8 +10,10 @@ No sockets, no ASGI: the governor feeds it and does what it says.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass
+from typing import Any, cast
 
 from douane.answer import AnswerPipe
 from douane.audit import record
@@ -32,6 +34,32 @@ ADMIT_SECONDS = 10.0
 """What one policy may take to judge one call, and all settlements together."""
 _REQUEST_IDS = (b"x-request-id", b"request-id", b"x-amzn-requestid")
 _NO_READING = Reading()
+
+
+async def at_once_or_within[T](seconds: float, work: Coroutine[Any, Any, T]) -> T:
+    """*work*'s result. Raises TimeoutError where it takes longer than *seconds*. A timer is set only for what does not
+    come to its end without waiting, as most policies do: it costs more than they."""
+    try:
+        waits_for = work.send(None)
+    except StopIteration as done:
+        return cast(T, done.value)
+    async with asyncio.timeout(seconds):
+        return await _rest(work, waits_for)
+
+
+@types.coroutine
+def _rest[T](work: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T]:
+    """``await work``, for work that has begun and now waits."""
+    try:
+        while True:
+            try:
+                sent = yield waits_for
+            except BaseException as thrown:  # noqa: BLE001 - passed on to where it belongs
+                waits_for = work.throw(thrown)
+            else:
+                waits_for = work.send(sent)
+    except StopIteration as done:
+        return cast(T, done.value)
 
 
 @dataclass(slots=True)
@@ -103,23 +131,17 @@ class Exchange:
     async def _judge(self, *, head_only: bool) -> Deny | None:
         entries = self.chain.entries
         while self._judged < len(entries):
+            entry = entries[self._judged]
+            if head_only and (entry.traits.needs_body or entry.when is not None):
+                return None
+            self._judged += 1
             try:
-                async with asyncio.timeout(ADMIT_SECONDS):
-                    while self._judged < len(entries):
-                        entry = entries[self._judged]
-                        if head_only and (entry.traits.needs_body or entry.when is not None):
-                            return None
-                        self._judged += 1
-                        denial = await self._ask(entry)
-                        if denial is not None:
-                            self.refuse(entry.name, denial)
-                            return denial
+                denial = await at_once_or_within(ADMIT_SECONDS, self._ask(entry))
             except TimeoutError:
-                entry = entries[self._judged - 1]
                 denial = self._broken(entry, "did not answer in time")
-                if denial is not None:
-                    self.refuse(entry.name, denial)
-                    return denial
+            if denial is not None:
+                self.refuse(entry.name, denial)
+                return denial
         return None
 
     async def _ask(self, entry: Entry) -> Deny | None:

@@ -44,6 +44,10 @@ class Tokens:
         return self._issued.get(digest)
 
 
+REMEMBERED = 4096
+"""Addresses whose principal is remembered, so that a caller is not looked up again for each call."""
+
+
 class People:
     """A Directory. Names, digests and networks of *known* are distinct: the reader of policy files sees to it."""
 
@@ -53,6 +57,7 @@ class People:
         self._by_name = {one.principal.name: one.principal for one in known}
         self._by_digest = {one.digest: one.principal for one in known if one.digest is not None}
         self._by_network = _by_network(known)
+        self._addresses: dict[str, Principal | None] = {}
         self.beyond_loopback = any(one.digest is not None or not all(net.is_loopback for net in one.networks)
                                    for one in known)
         """Whether anybody who calls from another machine could be known."""
@@ -68,6 +73,14 @@ class People:
         return None
 
     def by_address(self, address: str) -> Principal | None:
+        if address in self._addresses:
+            return self._addresses[address]
+        if len(self._addresses) >= REMEMBERED:
+            self._addresses.clear()
+        found = self._addresses[address] = self._of_network(address)
+        return found
+
+    def _of_network(self, address: str) -> Principal | None:
         """By the longest prefix; an IPv4 address written as IPv6 (``::ffff:10.0.0.1``) counts as IPv4."""
         try:
             at = ipaddress.ip_address(address)

@@ -56,13 +56,14 @@ def recognise(directory: Directory, caller: Caller, presented: tuple[bytes, ...]
 
 
 def presented_keys(headers: Headers, names: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    """Values of the key headers, without their ``Bearer``."""
-    values = []
-    for name, value in headers:
-        if name in names:
-            scheme, _, rest = value.partition(b" ")
-            values.append(rest.strip() if scheme.lower() == b"bearer" else value.strip())
-    return tuple(values)
+    """The keys in the headers called *names*."""
+    return tuple(bare_key(value) for name, value in headers if name in names)
+
+
+def bare_key(value: bytes) -> bytes:
+    """A key header's value without its ``Bearer``."""
+    scheme, _, rest = value.partition(b" ")
+    return rest.strip() if scheme.lower() == b"bearer" else value.strip()
 
 
 @policy("authenticate")
@@ -102,12 +103,13 @@ class _Authenticate:
                                            "password or as the API key")
         headers = call.headers
         if used:
-            headers = tuple(h for h in headers if h[0] not in names or not h[1].endswith(used))
-        return Rewrite(replace(call, principal=on_behalf(principal, call.caller), headers=headers))
+            headers = tuple(h for h in headers if h[0] not in names or bare_key(h[1]) != used)
+        return Rewrite(call.by(on_behalf(principal, call.caller), headers))
 
 
 def on_behalf(principal: Principal, caller: Caller) -> Principal:
-    """The principal with the end user, agent and tags that the app declared."""
+    """The principal with the end user, agent and tags that the app declared. A tag of ``run --tag`` stands: who started
+    the app outranks the app."""
     if not (caller.user or caller.agent or caller.tags):
         return principal
-    return replace(principal, user=caller.user, agent=caller.agent, tags={**principal.tags, **caller.tags})
+    return replace(principal, user=caller.user, agent=caller.agent, tags={**caller.tags, **principal.tags})

@@ -51,9 +51,9 @@ class _Phase(Enum):
 class Connection(asyncio.Protocol):
     """*name* is ``host:port`` as messages say it. The owner comes with :meth:`adopt`, once the connection is made."""
 
-    __slots__ = ("_answer", "_deadline", "_full", "_given_back", "_heard", "_limits", "_loop", "_lost", "_owner", "_paused",
-                 "_phase", "_polled", "_raw", "_reader", "_room", "_sender", "_sent", "_timeouts", "_timer",
-                 "_transport", "_used", "_waiter", "name")
+    __slots__ = ("_answer", "_deadline", "_full", "_given_back", "_heard", "_limits", "_loop", "_lost", "_owner",
+                 "_paused", "_phase", "_polled", "_raw", "_reader", "_room", "_sender", "_sent", "_timeouts",
+                 "_timer", "_transport", "_used", "_waiter", "name")
 
     _raw: asyncio.Transport
     _transport: asyncio.Transport

@@ -61,7 +61,7 @@ class Pool:
         except StaleError:
             if not isinstance(body, bytes) or not repeatable(method, head):
                 raise
-        connection = await self._lane(target).take(fresh=True)
+        connection = await self._lane(target).take()
         return await connection.exchange(method, head, body)
 
     async def aclose(self) -> None:
@@ -113,15 +113,13 @@ class _Lane:
             connection.abort()
         return None
 
-    async def take(self, fresh: bool = False) -> Connection:
-        """A connection, dialled where there is room, waited for where there is none. *fresh*: not an idle one."""
+    async def take(self) -> Connection:
+        """A connection other than an idle one: dialled where there is room, waited for where there is none."""
         if self._closed:
             raise _shut()
         if self._slots < self._limits.per_target:
             self._slots += 1
             return await self._new()
-        if fresh and self._idle:
-            self._idle.pop(0).abort()  # its slot comes by way of the queue
         given = await self._turn()
         while given is not None and not given.clean():
             given.abort()  # lost on the way here; the next slot is ours still

@@ -114,12 +114,12 @@ class Reader:
     def _final(self, status: int, version: str) -> None:
         codings: list[bytes] = []
         named: set[bytes] = set()
-        lengths = 0
+        sized = False
         headers = self.headers
         for given, value in self._fields:
             name = given.lower()
             if name == b"content-length":
-                lengths += 1
+                sized = True
             elif is_hop_by_hop(name):
                 if name == b"transfer-encoding":
                     codings.append(value.strip().lower())
@@ -129,15 +129,13 @@ class Reader:
             headers.append((name, value))
         if codings not in ([], [b"chunked"]):
             self._refuse("a transfer coding other than chunked")
-        if lengths > 1 or (lengths and codings):
-            self._refuse("more than one word on the body's length")
         empty = self._head_only or status in (204, 304)
         named -= {b"close", b"keep-alive", b""}
         if status == 204:
             named.add(b"content-length")  # RFC 9110 §8.6: must not be there, so it is not true
         if named:
             self.headers = [field for field in headers if field[0] not in named]
-        self._until_close = not (empty or lengths or codings)
+        self._until_close = not (empty or sized or codings)
         # Chunks in HTTP/1.0 are framing in doubt (RFC 9112 §6.1): read, and not built upon.
         self.reusable = self._parser.should_keep_alive() and not (codings and version == "1.0")
         self.complete = empty
