@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"douane: {line}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        sys.stdout = None  # type: ignore[assignment] - the reader of our output has left; nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our output has left; nothing is wrong
         return 0
     except KeyboardInterrupt:
         return 130

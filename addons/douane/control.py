@@ -68,7 +68,8 @@ class ControlServer:
             self._server = await asyncio.start_unix_server(self._serve, sock=listening, limit=MAX_LINE)
         except OSError as error:
             listening.close()
-            raise EnvironmentFailedError(f"{self._path}: the control socket cannot be made: {error.strerror or error}") from None
+            why = error.strerror or error
+            raise EnvironmentFailedError(f"{self._path}: the control socket cannot be made: {why}") from None
 
     async def close(self) -> None:
         if self._server is not None:

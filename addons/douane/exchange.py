@@ -267,7 +267,7 @@ class Exchange:
             return step(*given, **named)
         except RefusedError:
             raise
-        except Exception as error:  # noqa: BLE001 - law 1: a filter that fails lets nothing pass
+        except Exception as error:
             log.error("the answer could not be processed: %s", where(error), extra={"douane_id": self.call.id})
             raise RefusedError("policy_error", f"a policy failed on the answer ({type(error).__name__})") from error
 

@@ -104,62 +104,59 @@ class Governor:
 class _Passage:
     """One request on its way through. Holds what the steps share."""
 
-    __slots__ = ("app", "arrival", "exchange", "left", "receive", "remaining", "scope",
+    __slots__ = ("app", "arrival", "exchange", "head", "left", "receive", "remaining", "scope",
                  "send", "started", "task")
 
     def __init__(self, governor: Governor, arrival: Arrival, scope: Scope, receive: Receive, send: Send) -> None:
         self.app, self.arrival, self.scope, self.receive, self.send = governor.app, arrival, scope, receive, send
         operation = arrival.provider.operation(scope["method"], arrival.path)
         self.exchange = Exchange(governor.gate, arrival.provider, operation, _open(governor.gate, arrival, operation, scope))
+        self.head: Message | None = None
+        """The answer's head, from when it came."""
         self.started = False
         """Whether the client has got a status line."""
         self.remaining: int | None = None
-        """Bytes that the answer's Content-Length still promises; None where there is none."""
+        """Bytes that the provider's Content-Length still promises; None where there is none."""
         self.left = False
         """Whether the client has gone."""
         self.task = asyncio.current_task()
 
     async def run(self) -> None:
-        exchange = self.exchange
-        ended: Ended = "complete"
+        ended: Ended = "denied"
         try:
             denial = await self._admit()
             if denial is None:
                 await self._forward()
-        except AuditUnavailableError as error:
-            denial = Deny(error.code, error.reason)
-            exchange.refuse("audit", denial)
-        except RefusedError as error:
-            denial = Deny(error.code, error.reason)
-            exchange.refuse("relay" if isinstance(error, UpstreamError) else "governor", denial)
-            ended = _ended(error) if isinstance(error, UpstreamError) else ("cut" if self.started else "denied")
+                if not self.exchange.done:
+                    denial = self._refuse("governor", "upstream_error", "the inner app gave no whole answer")
         except _ClientLeftError:
             await self._close_book("client_disconnected")
             return
         except asyncio.CancelledError:
-            if not self.left:
-                exchange.refuse("governor", Deny("stopped", "the gateway stopped"))
+            if not self.left:  # the server stops
+                self._refuse("governor", "stopped", "the gateway stopped")
                 await self._close_book("stopped")
                 raise
             if self.task is not None:
                 self.task.uncancel()
             await self._close_book("client_disconnected")
             return
-        except AnswerCutError:
-            raise
         except Exception as error:  # noqa: BLE001 - the host's outermost guard: nothing unforeseen is a pass
-            log.error("a governed request failed: %s", where(error), extra={"douane_id": exchange.call.id})
-            denial = Deny("policy_error", f"the gateway failed ({type(error).__name__})")
-            exchange.refuse("governor", denial)
-            ended = "cut" if self.started else "denied"
-        if exchange.done and self.started:
-            if denial is not None:
-                raise AnswerCutError
-            return
+            denial, ended = self._failed(error)
         if denial is not None:
-            await self._deny(denial, "denied" if ended == "complete" else ended)
-        elif not self.started:
-            await self._deny(Deny("upstream_error", "the inner app gave no answer"), "upstream_error")
+            await self._deny(denial, ended)
+
+    def _failed(self, error: Exception) -> tuple[Deny, Ended]:
+        """What becomes of a call that broke: the denial, and how the exchange ended."""
+        if isinstance(error, UpstreamError):
+            ended: Ended = "upstream_timeout" if error.code == "upstream_timeout" else "upstream_error"
+            return self._refuse("relay", error.code, error.reason), ended
+        ended = "cut" if self.started else "denied"
+        if isinstance(error, RefusedError):
+            by = "audit" if isinstance(error, AuditUnavailableError) else "governor"
+            return self._refuse(by, error.code, error.reason), ended
+        log.error("a governed request failed: %s", where(error), extra={"douane_id": self.exchange.call.id})
+        return self._refuse("governor", "policy_error", f"the gateway failed ({type(error).__name__})"), ended
 
     # -- in ------------------------------------------------------------------------------------------------------
 
@@ -241,42 +238,53 @@ class _Passage:
         self._left()
 
     async def _passed_back(self, message: Message) -> None:
-        """``send`` of the inner app."""
+        """``send`` of the inner app. The head of an answer whose length is known waits for its first bytes: they leave
+        together, and until then a failure can still be told properly."""
         exchange = self.exchange
         if message["type"] == "http.response.start":
             headers = exchange.start(message["status"], tuple(message["headers"]))
+            self.head = {"type": "http.response.start", "status": message["status"], "headers": list(headers)}
             self.remaining = exchange.promised
-            await self.send({"type": "http.response.start", "status": message["status"], "headers": list(headers)})
-            self.started = True
+            if self.remaining is None:
+                await self._send_head()
             return
         if message["type"] != "http.response.body" or exchange.done:
             return
         body, more = message.get("body", b""), message.get("more_body", False)
         out = exchange.feed(body) if body else b""
         if self.remaining is not None:
-            self.remaining -= len(out)
-        if not more or self.remaining == 0 or exchange.ended_by_itself:
+            self.remaining -= len(body)
+        ended = not more or self.remaining == 0 or exchange.ended_by_itself
+        if ended:
             out += exchange.close()
             await exchange.finish("complete")
-            await self.send({"type": "http.response.body", "body": out, "more_body": False})
-        elif out:
-            await self.send({"type": "http.response.body", "body": out, "more_body": True})
+        if out or ended:
+            await self._send_head()
+            await self.send({"type": "http.response.body", "body": out, "more_body": not ended})
+
+    async def _send_head(self) -> None:
+        if not self.started and self.head is not None:
+            self.started = True
+            await self.send(self.head)
 
     # -- refusals ------------------------------------------------------------------------------------------------
 
     async def _deny(self, denial: Deny, ended: Ended) -> None:
-        """Answer with the denial, after its outcome is durable; a begun stream gets the provider's error event."""
-        try:
-            await self.exchange.finish(ended)
-        except AuditUnavailableError as error:
-            denial = Deny(error.code, error.reason)
+        """Answer with the denial, after its outcome is durable; a begun stream gets the provider's error event. Raises
+        AnswerCutError where the answer has begun and cannot be ended properly."""
+        recorded = not self.exchange.done  # a second outcome must not follow one that may have landed
+        if recorded:
+            try:
+                await self.exchange.finish(ended)
+            except AuditUnavailableError as error:
+                denial, recorded = Deny(error.code, error.reason), False
         provider, call = self.arrival.provider, self.exchange.call
         if self.started:
-            if denial.code != "audit_unavailable" and self.exchange.takes_events:
-                event = provider.family.error_event(call.operation, denial.code, denial.reason, call.id)
-                await self.send({"type": "http.response.body", "body": event, "more_body": False})
-                return
-            raise AnswerCutError
+            if not (recorded and self.exchange.takes_events):
+                raise AnswerCutError
+            event = provider.family.error_event(call.operation, denial.code, denial.reason, call.id)
+            await self.send({"type": "http.response.body", "body": event, "more_body": False})
+            return
         status, body = provider.family.error(DENIALS[denial.code], denial.code, denial.reason, call.id)
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()),
                    (b"x-douane-id", call.id.encode()), (b"x-douane-code", denial.code.encode())]
@@ -306,10 +314,6 @@ def _replay(body: bytes, gone: Callable[[], Awaitable[None]]) -> Receive:
         return {"type": "http.disconnect"}
 
     return receive
-
-
-def _ended(error: UpstreamError) -> Ended:
-    return "upstream_timeout" if error.code == "upstream_timeout" else "upstream_error"
 
 
 def _open(gate: Gate, arrival: Arrival, operation: Operation | None, scope: Scope) -> Call:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from douane.call import Call, Caller, Credential, Headers, Outcome, Principal
+from douane.call import Call, Credential, Headers, Outcome, Principal
 from douane.verdict import Verdict
 
 __all__ = ["Admits", "BodyFilter", "Credentials", "Directory", "Filters", "Setting", "Settles", "Traits",

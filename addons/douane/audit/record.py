@@ -15,6 +15,10 @@ from douane.verdict import Deny
 __all__ = ["event", "intent", "outcome", "unknown"]
 
 
+_KNOWN = ("id", "revision", "principal", "provider", "operation", "model", "host", "method", "path", "stream",
+          "client_request_id", "findings")
+
+
 def timestamp(at: float) -> str:
     """RFC 3339 in UTC with milliseconds."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -77,8 +81,7 @@ def outcome(call: Call, revision: str, findings: Iterable[Finding], result: Outc
 
 def unknown(orphan: dict[str, Any], at: float) -> dict[str, Any]:
     """The outcome of an intent whose process died: nobody knows what came of it."""
-    known = {name: orphan[name] for name in ("id", "revision", "principal", "provider", "operation", "model", "host", "method",
-                                             "path", "stream", "client_request_id", "findings") if name in orphan}
+    known: dict[str, Any] = {name: orphan[name] for name in _KNOWN if name in orphan}
     return {"kind": "outcome", **known, "at": timestamp(at), "verdict": {"action": "allow"}, "ended": "unknown", "status": 0,
             "answer_model": None, "usage": None, "estimated": False, "cost_usd": None, "latency_ms": None,
             "upstream_request_id": None}

@@ -39,7 +39,8 @@ def whole(record: dict[str, Any]) -> str:
     for name, value in record.items():
         if name in ("kind", "id") or value in (None, [], {}, ""):
             continue
+        said = value
         if isinstance(value, dict):
-            value = ", ".join(f"{k}={v}" for k, v in value.items() if v not in (None, {}, ""))
-        lines.append(f"  {name:<20}{value}")
+            said = ", ".join(f"{k}={v}" for k, v in value.items() if v not in (None, {}, ""))
+        lines.append(f"  {name:<20}{said}")
     return "\n".join(lines)

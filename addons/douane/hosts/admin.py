@@ -7,8 +7,8 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from douane.asgi import App, Receive, Scope, Send
 from douane.metrics import Metrics
 
 __all__ = ["make_app"]
@@ -18,16 +18,17 @@ class _SameMachineNames:
     """Refuse a Host that is a name (DNS rebinding): the port is reached by address, ``localhost`` or a service name that
     holds no dot; refuse requests a browser made for another site."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             headers = dict(scope["headers"])
-            host = headers.get(b"host", b"").decode("latin-1").rpartition(":")[0] or headers.get(b"host", b"").decode("latin-1")
+            host = headers.get(b"host", b"").decode("latin-1").partition(":")[0]
             is_name = "." in host and any(c.isalpha() for c in host)
             if is_name or headers.get(b"sec-fetch-site") == b"cross-site" or b"origin" in headers:
-                await PlainTextResponse("Douane: not for browsers of other sites\n", 403)(scope, receive, send)
+                refusal = PlainTextResponse("Douane: not for browsers of other sites\n", 403)
+                await refusal(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

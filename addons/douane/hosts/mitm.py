@@ -380,6 +380,8 @@ class DouaneAddon:
 
     async def server_connect(self, data: server_hooks.ServerConnectionHookData) -> None:
         """Resolve, check, pin, and only then lift the veto that :class:`DouaneHandler` set."""
+        if data.server.address is None:
+            return
         host, port = data.server.address[:2]
         local = is_loopback(data.client.peername[0] if data.client.peername else "")
         try:

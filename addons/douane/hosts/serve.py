@@ -149,7 +149,7 @@ class Gateway:
         try:
             revision = await self.reload()
         except DouaneError as error:
-            log.error("reload refused, the last good policies stay: %s", error)  # noqa: TRY400 - one line, no traceback
+            log.error("reload refused, the last good policies stay: %s", error)
             await self._note(record.event("reload_refused", self.gate.clock(), error=str(error)))
         else:
             log.info("policies reloaded", extra={"revision": revision[:12]})
@@ -254,7 +254,7 @@ class Gateway:
         try:
             await self.audit.append(said)
         except AuditUnavailableError as error:
-            log.error("an event could not be recorded: %s", error.reason)  # noqa: TRY400
+            log.error("an event could not be recorded: %s", error.reason)
 
     async def _watch_ca(self) -> None:
         while True:
@@ -264,7 +264,7 @@ class Gateway:
                     self._contexts.clear()
                     log.info("the intermediate CA was re-issued")
             except DouaneError as error:
-                log.error("the intermediate CA cannot be re-issued: %s", error)  # noqa: TRY400
+                log.error("the intermediate CA cannot be re-issued: %s", error)
 
     def _spawn(self, work: Awaitable[Any]) -> None:
         task = asyncio.ensure_future(work)

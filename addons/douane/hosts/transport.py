@@ -37,6 +37,7 @@ HIGH_WATER = 256 * 1024
 MAX_HEAD = 64 * 1024
 """Bytes of request line and header fields."""
 MAX_FIELDS = 200
+KEEP_ALIVE_SECONDS = 75
 STALLED_SECONDS = 60.0
 """A connection with an unfinished request, or none yet, is closed after this long without a byte."""
 
@@ -312,8 +313,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _check_head(self) -> None:
         headers = self.headers
-        if len(headers) > MAX_FIELDS or self._head_size > MAX_HEAD and (
-                len(self.url) + sum(len(name) + len(value) for name, value in headers) > MAX_HEAD):
+        if len(headers) > MAX_FIELDS:
+            raise _MalformedError("too many fields")
+        if self._head_size > MAX_HEAD and sum(len(name) + len(value) for name, value in headers) > MAX_HEAD:
             raise _MalformedError("head too large")
         hosts = 0
         for name, value in headers:
@@ -324,7 +326,7 @@ class HttpProtocol(HttpToolsProtocol):
         if hosts != 1:
             raise _MalformedError("Host")
         if self._absolute:
-            self.scope["state"]["url"] = self._split_url()  # type: ignore[typeddict-item]
+            self.scope["state"]["url"] = self._split_url()
         elif not self.url.startswith(b"/"):
             raise _MalformedError("request target")
 
@@ -356,7 +358,8 @@ class HttpServer:
 
     def __init__(self, app: Any) -> None:
         self.config = Config(app, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False,
-                             server_header=False, date_header=False, proxy_headers=False, timeout_keep_alive=75, interface="asgi3")
+                             server_header=False, date_header=False, proxy_headers=False, interface="asgi3",
+                             timeout_keep_alive=KEEP_ALIVE_SECONDS)
         self.config.load()
         self.state = ServerState()
 
