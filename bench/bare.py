@@ -16,7 +16,8 @@ import uvloop
 
 from douane import logs
 from douane.errors import DouaneError
-from douane.hosts.serve import Gateway, House, open_house
+from douane.hosts.house import House, open_house
+from douane.hosts.serve import Gateway
 from douane.places import Places, guard_process
 
 

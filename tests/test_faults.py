@@ -72,8 +72,9 @@ BEFORE = ("when", "admit", "make", "filter_when")
 """Stages at which nothing has gone upstream."""
 AFTER = ("headers", "feed", "close")
 """Stages at which the answer is on its way."""
-CASES: list[Case] = [*((stage, fault) for stage in (*BEFORE, *AFTER, "settle") for fault in RAISED), ("admit", HANG), ("settle", HANG),
-         ("admit", NONSENSE), ("make", NONSENSE), ("feed", NONSENSE), ("close", NONSENSE)]
+CASES: list[Case] = [*((stage, fault) for stage in (*BEFORE, *AFTER, "settle") for fault in RAISED),
+                     ("admit", HANG), ("settle", HANG), ("admit", NONSENSE), ("make", NONSENSE),
+                     ("feed", NONSENSE), ("close", NONSENSE)]
 JUDGED = [(stage, fault) for stage, fault in CASES if stage in BEFORE and fault.error is not asyncio.CancelledError
           and (stage, fault) != ("make", NONSENSE)]
 """Faults of the policy, and not of whoever runs it: ``on_error`` speaks of these."""

@@ -176,7 +176,8 @@ def test_raw_bytes_after_connect_to_a_governed_host(gateway: Gateway, provider: 
 
 
 @pytest.mark.parametrize("where", ["169.254.169.254:80", "[fd00:ec2::254]:80", "[::ffff:169.254.169.254]:80",
-                                   "[fd20:ce::254]:80", "100.100.100.200:80", "169.254.170.2:80", "2852039166:80", "0xa9.0xfe.0xa9.0xfe:80"])
+                                   "[fd20:ce::254]:80", "100.100.100.200:80", "169.254.170.2:80", "2852039166:80",
+                                   "0xa9.0xfe.0xa9.0xfe:80"])
 def test_metadata_services_are_out_of_reach(gateway: Gateway, where: str) -> None:
     wire, got = Wire.tunnel(gateway, where)
     wire.close()
@@ -237,7 +238,8 @@ def test_unknown_proxy_credentials(gateway: Gateway, provider: LocalProvider) ->
             wire.close()
             assert got.status == 407
             assert got.header("proxy-authenticate").startswith("Basic")
-            got = plain(gateway, b"POST http://api.openai.com/v1/models HTTP/1.1\r\nHost: api.openai.com\r\n" + head + b"\r\n")
+            line = b"GET http://api.openai.com/v1/models HTTP/1.1\r\n"
+            got = plain(gateway, line + b"Host: api.openai.com\r\n" + head + b"\r\n")
             assert got.status == 407
     assert DEAD not in gateway.log() + json.dumps(gateway.records())
 

@@ -15,14 +15,12 @@ from douane.providers.base import Meter
 
 __all__ = ["AnswerPipe"]
 
-UNBOUNDED = 1 << 62
-"""An answer may be as long as it likes: what is decoded is passed on, not kept."""
-
 
 class AnswerPipe:
     """One answer. ``start`` once, ``feed`` for each piece, ``close`` once; each returns what may leave now.
 
-    *limit*: bytes of decoded text that may be held back. Raises UpstreamError where the answer cannot be read."""
+    *limit*: bytes that a compressed answer may decode to. Beyond it the meter stops reading; where a filter must see
+    the text, the answer is refused. Raises UpstreamError where the answer cannot be read."""
 
     __slots__ = ("_decoder", "_filters", "_held", "_limit", "_meter", "_pending")
 
@@ -40,7 +38,7 @@ class AnswerPipe:
         """*coding*: every Content-Encoding of *headers*, joined by commas."""
         if coding and (self._filters or self._meter is not None):
             try:
-                self._decoder = Decoder(coding.decode("latin-1"), limit=UNBOUNDED)
+                self._decoder = Decoder(coding.decode("latin-1"), self._limit)
             except RefusedError as error:
                 raise UpstreamError("upstream_error",
                                     f"the provider answered in a coding that we do not read: {error.reason}") from None
@@ -52,7 +50,7 @@ class AnswerPipe:
 
     def feed(self, raw: bytes) -> bytes:
         text = raw if self._decoder is None else self._decoded(raw)
-        if self._meter is not None:
+        if self._meter is not None and text:
             self._meter.feed(text)
         if not self._filters:
             return raw
@@ -62,12 +60,12 @@ class AnswerPipe:
         return out if self._decoder is None else self._release(raw, text, out)
 
     def close(self) -> bytes:
-        """The rest. Raises UpstreamError where the coded answer was cut short."""
+        """The rest. Raises UpstreamError where a filter did not see a compressed answer whole."""
         if self._decoder is not None:
             try:
                 self._decoder.close()
             except RefusedError as error:
-                raise UpstreamError("upstream_error", f"the provider's answer broke off: {error.reason}") from None
+                self._unreadable(error)
         out = b""
         for index, one in enumerate(self._filters):
             tail = one.close()
@@ -84,7 +82,14 @@ class AnswerPipe:
         try:
             return self._decoder.feed(raw)
         except RefusedError as error:
-            raise UpstreamError("upstream_error", f"the provider's answer cannot be decoded: {error.reason}") from None
+            self._unreadable(error)
+            return b""
+
+    def _unreadable(self, error: RefusedError) -> None:
+        """What only the meter would have read passes all the same, and its usage stays unknown."""
+        if self._filters:
+            raise UpstreamError("upstream_error", f"the provider's answer cannot be read: {error.reason}") from None
+        self._meter = self._decoder = None
 
     def _release(self, raw: bytes, text: bytes, out: bytes) -> bytes:
         """Compressed pieces leave whole, once every decoded byte in them came out of the filters unchanged."""
@@ -93,8 +98,6 @@ class AnswerPipe:
         if not self._pending.startswith(out):
             raise UpstreamError("upstream_error", "the provider's compressed answer held something that must not pass")
         self._pending = self._pending[len(out) :]
-        if len(self._pending) > self._limit:
-            raise UpstreamError("upstream_error", "the provider's answer is too large to be inspected")
         if self._pending:
             return b""
         held, self._held = self._held, b""

@@ -190,13 +190,13 @@ def _audit_verify(parsed: argparse.Namespace, places: Places) -> int:
 
 def _ca(parsed: argparse.Namespace, places: Places) -> int:
     from douane import ca
-    from douane.loader import load
+    from douane.loader import load, tls_names
     from douane.places import private_folder
 
     if parsed.what == "show":
         print(ca.show(places.certs))
         return 0
-    names = sorted({key.partition(":")[0] for key in load(places.policies).chain.providers})
+    names = tls_names(load(places.policies))
     private_folder(places.certs)
     days = {} if parsed.days is None else {"days": parsed.days}
     act = {"init": ca.init, "issue": ca.issue, "rotate": ca.rotate}[parsed.what]

@@ -15,6 +15,7 @@ from douane.providers.base import Provider
 
 __all__ = ["EdgeRules", "Govern", "Refuse", "Tunnel", "canonical_host", "decide", "refused_address", "split_authority"]
 
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _LABEL = re.compile("[a-z0-9_-]{1,63}")
 
 type Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -125,8 +126,13 @@ def _names(providers: Mapping[str, Provider]) -> set[str]:
 
 
 def _plain(address: str) -> Address:
+    """The address that is meant: an IPv4 one may be wrapped as mapped, 6to4 or NAT64."""
     ip = ipaddress.ip_address(address.partition("%")[0])
-    return ip.ipv4_mapped or ip if isinstance(ip, ipaddress.IPv6Address) else ip
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ip
+    if ip in _NAT64:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour or ip
 
 
 def is_loopback(address: str) -> bool:

@@ -27,7 +27,7 @@ from douane.schema import read, read_fields
 from douane.source import Items, Node, Place, Problems, Table, kind, suggest
 from douane.units import Bytes
 
-__all__ = ["Loaded", "load"]
+__all__ = ["Loaded", "load", "tls_names"]
 
 _BESIDE = ("when", "mode", "on_error")
 _LATER_LEVELS = ("redacted", "full")
@@ -52,6 +52,8 @@ class Loaded:
     """Whether anybody who calls from beyond loopback could be known: by a key, or by a cidr that is not loopback."""
     credential_providers: frozenset[str]
     """Names of the providers for which a credential is configured."""
+    secret_variables: frozenset[str]
+    """Names of the environment variables that hold keys: no app that we start may inherit them."""
 
 
 def load(folder: Path, *, environ: Mapping[str, str] = os.environ, tokens: Tokens | None = None,
@@ -79,7 +81,12 @@ def load(folder: Path, *, environ: Mapping[str, str] = os.environ, tokens: Token
     problems.raise_any()
     chain = Chain(document.revision(), entries, edge, hosts, audit, document.files, roots)
     return Loaded(chain, people, vault, MappingProxyType(table), prices, proxy, roots, people.beyond_loopback,
-                  vault.providers)
+                  vault.providers, frozenset(references.variables))
+
+
+def tls_names(loaded: Loaded) -> list[str]:
+    """The governed host names for which leaves are signed: those on the https port."""
+    return sorted({key.partition(":")[0] for key in loaded.chain.providers})
 
 
 def _rules(document: Document, problems: Problems) -> tuple[EdgeRules, AuditRules, bool]:

@@ -72,9 +72,11 @@ def node_name(environ: Mapping[str, str]) -> str:
 
 
 def private_folder(folder: Path) -> Path:
-    """*folder*, made 0700 where it is missing. Raises EnvironmentFailedError where it cannot be written."""
+    """*folder*, made where it is missing, 0700 in any case. Raises EnvironmentFailedError where it cannot be written."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_mode & 0o077:
+            folder.chmod(0o700)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(13, "not writable")
     except OSError as error:

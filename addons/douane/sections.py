@@ -7,7 +7,7 @@ read, so that one look shows every mistake.
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
@@ -68,8 +68,12 @@ class References:
 
     environ: Mapping[str, str]
     folder: Path
+    variables: set[str] = field(default_factory=set)
+    """Names of the environment variables that were asked for."""
 
     def secret(self, reference: str, what: str, place: Place, problems: Problems) -> Secret | None:
+        if reference.startswith("env:"):
+            self.variables.add(reference.removeprefix("env:"))
         try:
             return resolve(reference, self.environ, self.folder)
         except ConfigError as error:

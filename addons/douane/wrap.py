@@ -23,15 +23,17 @@ _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 def run(places: Places, argv: Sequence[str], *, principal: str | None, tags: Mapping[str, str]) -> int:
     """Run *argv* governed; its exit code (128 + N where signal N ended it, 127 where it is not found)."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # until the child is there, ours to heed
     gateway = None
     try:
-        client = Client(places.control)
-    except EnvironmentFailedError:
-        gateway, client = _start_gateway(places)
-    try:
+        try:
+            client = Client(places.control)
+        except EnvironmentFailedError:
+            gateway = _spawn_gateway(places)
+            client = _connected(places, gateway)
         with client:
             issued = client.ask("issue", principal=principal, tags=dict(tags))
-            return _run_child(argv, _governed(_variables(issued, os.environ), os.environ))
+            return _run_child(argv, _environment(issued, os.environ))
     finally:
         if gateway is not None:
             gateway.terminate()
@@ -47,16 +49,20 @@ def env(places: Places, *, principal: str | None) -> str:
 
 
 def _variables(issued: Mapping[str, Any], inherited: Mapping[str, str]) -> dict[str, str | None]:
+    """What changes in *inherited*; None: it is to be unset. Variables that hold the gateway's keys are: where a key is
+    swapped, the app has none."""
     host, port = issued["proxy"]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - turned into an address one can reach
     who = f"{quote(issued['principal'], safe='')}:{issued['token']}@" if "token" in issued else ""
     url = f"http://{who}{f'[{host}]' if ':' in host else host}:{port}"
-    return {**prepare(url, Path(issued["certs"]), inherited), **dummy_keys(issued["credentials"], inherited)}
+    hidden: dict[str, str | None] = dict.fromkeys(name for name in issued["secret_variables"] if name in inherited)
+    left = {name: value for name, value in inherited.items() if name not in hidden}
+    return {**hidden, **prepare(url, Path(issued["certs"]), left), **dummy_keys(issued["credentials"], left)}
 
 
-def _governed(variables: Mapping[str, str | None], inherited: Mapping[str, str]) -> dict[str, str]:
-    """*inherited* with the *variables*; those that are None are not in it, whatever was inherited."""
-    return {name: value for name, value in {**inherited, **variables}.items() if value is not None}
+def _environment(issued: Mapping[str, Any], inherited: Mapping[str, str]) -> dict[str, str]:
+    merged = {**inherited, **_variables(issued, inherited)}
+    return {name: value for name, value in merged.items() if value is not None}
 
 
 def _run_child(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -76,15 +82,23 @@ def _run_child(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _start_gateway(places: Places) -> tuple["subprocess.Popen[bytes]", Client]:
+def _spawn_gateway(places: Places) -> "subprocess.Popen[bytes]":
     """A gateway of our own on free ports, for as long as the command runs."""
     private_folder(places.data)
-    log_path = places.data / "run-gateway.log"
-    with log_path.open("wb") as log:
-        gateway = subprocess.Popen(  # noqa: S603 - ourselves
+    with _log_of(places).open("wb") as log:
+        return subprocess.Popen(  # noqa: S603 - ourselves
             [sys.executable, "-m", "douane", "serve", "--policies", places.policies, "--data", places.data,
              "--certs", places.certs, "--proxy", "127.0.0.1:0", "--admin", "127.0.0.1:0"],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+
+
+def _log_of(places: Places) -> Path:
+    return places.data / "run-gateway.log"
+
+
+def _connected(places: Places, gateway: "subprocess.Popen[bytes]") -> Client:
+    """Wait for it to listen. Raises what it said where it ended instead."""
+    log_path = _log_of(places)
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         code = gateway.poll()
@@ -93,9 +107,7 @@ def _start_gateway(places: Places) -> tuple["subprocess.Popen[bytes]", Client]:
             kind = ConfigError if code == ConfigError.exit_code else EnvironmentFailedError
             raise kind("\n".join(line.removeprefix("douane: ") for line in said.splitlines()))
         try:
-            return gateway, Client(places.control)
+            return Client(places.control)
         except EnvironmentFailedError:
             time.sleep(0.05)
-    gateway.terminate()
-    gateway.wait()
     raise EnvironmentFailedError(f"the gateway did not start within {START_SECONDS:g} s; see {log_path}")

@@ -6,7 +6,8 @@ import logging
 import sys
 
 from douane import __version__, logs
-from douane.hosts.serve import DRAIN_SECONDS, Gateway, House, open_house
+from douane.hosts.house import House, open_house
+from douane.hosts.serve import DRAIN_SECONDS, Gateway
 from douane.loader import Loaded
 from douane.places import Places, guard_process
 

@@ -8,19 +8,12 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import os
 import secrets
 import signal
-import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Coroutine, Mapping
 from typing import Any, Literal
 
-from OpenSSL import SSL
-
 from douane.audit import record
-from douane.audit.log import AuditLog
-from douane.ca import Authority
 from douane.call import Caller
 from douane.control import ControlServer
 from douane.edge import Decision, Refuse, decide, is_loopback
@@ -28,37 +21,27 @@ from douane.errors import AuditUnavailableError, ConfigError, DouaneError, Envir
 from douane.gate import Gate
 from douane.governor import Governor
 from douane.hosts import admin
+from douane.hosts.contexts import TlsContexts
 from douane.hosts.door import OnlyForwarded, PlainProxy, proxy_door
+from douane.hosts.house import House, overrides
 from douane.hosts.mitm import Doorkeeper
 from douane.hosts.proxy import ProxyListener
 from douane.hosts.transport import HttpServer
-from douane.loader import Loaded, load
+from douane.loader import Loaded, load, tls_names
 from douane.metrics import Metrics
-from douane.people import Tokens
-from douane.places import Places, node_name, private_folder
+from douane.places import Places
 from douane.policies.authenticate import Unrecognised, recognise
-from douane.prices import Prices, Rates
 from douane.providers.hosts import unparsed
 from douane.relay import Relay
+from douane.reload import Reloader, Result
 from douane.upstream.pool import Pool
 
-__all__ = ["DRAIN_SECONDS", "Gateway", "House", "open_house"]
+__all__ = ["DRAIN_SECONDS", "Gateway"]
 
 log = logging.getLogger("douane.gateway")
 
 DRAIN_SECONDS = 30.0
 CA_CHECK_SECONDS = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class House:
-    """What a gateway is made of, opened and checked. *audit* None: nothing is recorded (benchmarks only)."""
-
-    loaded: Loaded
-    tokens: Tokens
-    prices: Prices
-    audit: AuditLog | None
-    authority: Authority
 
 
 class Gateway:
@@ -67,11 +50,12 @@ class Gateway:
 
     def __init__(self, places: Places, house: House) -> None:
         self.places = places
-        self.loaded = loaded = house.loaded
-        self.tokens = house.tokens
+        loaded = house.loaded
         self.audit = house.audit
         self.authority = house.authority
-        self.prices = house.prices
+        self._tokens = house.tokens
+        self._prices = house.prices
+        self._reloader = Reloader(loaded, self._load, self._adopt)
         self.metrics = Metrics()
         self.gate = Gate(loaded.chain, house.audit, house.prices, self.metrics)
         self.pool = Pool(proxy=loaded.upstream_proxy)
@@ -81,11 +65,11 @@ class Gateway:
         self.admin_server = HttpServer(admin.make_app(self.metrics, self.problems))
         self.keeper = Doorkeeper(
             decide=self._decide, may_pass=self._may_pass, server=self.server, refused=self._refused,
-            tunnelled=lambda: self.metrics.tunnel("tunnelled"), context=self._context, listeners=self.listeners,
+            tunnelled=lambda: self.metrics.tunnel("tunnelled"), context=TlsContexts(house.authority).of,
+            listeners=self.listeners,
             governs=lambda name: any(key.partition(":")[0] == name for key in self.gate.chain.providers))
         self.proxy = ProxyListener(places.proxy, self.keeper)
         self._admin: asyncio.Server | None = None
-        self._contexts: dict[str, tuple[float, SSL.Context]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self.stopping = asyncio.Event()
         self._control = ControlServer(places.control, {
@@ -130,29 +114,32 @@ class Gateway:
                 await self.audit.append(record.event("stop", self.gate.clock(), cut=cut))
             self.audit.close()
 
-    async def reload(self) -> str:
-        """Build the new chain whole, off the loop, then swap. Returns its revision; raises ConfigError, and the old one
-        stays."""
-        loaded = await asyncio.to_thread(load, self.places.policies, tokens=self.tokens)
-        names = tls_names(loaded)
-        if await asyncio.to_thread(self.authority.renew, names):
-            self._contexts.clear()
+    async def reload(self) -> Result:
+        """Build the new chain whole, off the loop, then swap; where it is wrong the last good one stays."""
         before = self.gate.chain.revision
-        self.loaded = loaded
-        self.gate.prices = self.prices = self.prices.with_overrides(overrides(loaded))
-        self.gate.adopt(loaded.chain)
-        await self._note(record.event("reload", self.gate.clock(), revision=loaded.chain.revision, before=before))
-        return loaded.chain.revision
-
-    async def reload_or_keep(self) -> None:
-        """SIGHUP: a wrong new chain is told, the last good one stays."""
-        try:
-            revision = await self.reload()
-        except DouaneError as error:
-            log.error("reload refused, the last good policies stay: %s", error)
-            await self._note(record.event("reload_refused", self.gate.clock(), error=str(error)))
+        result = await self._reloader.reload()
+        if result.ok:
+            log.info("policies reloaded", extra={"revision": result.revision[:12]})
+            await self._note(record.event("reload", self.gate.clock(), revision=result.revision, before=before))
         else:
-            log.info("policies reloaded", extra={"revision": revision[:12]})
+            for line in result.lines:
+                log.error("reload refused, the last good policies stay: %s", line)
+            await self._note(record.event("reload_refused", self.gate.clock(), revision=before, errors=list(result.lines)))
+        return result
+
+    def _load(self) -> Loaded:
+        """In a thread: the new policies, and an intermediate that signs for their hosts."""
+        loaded = load(self.places.policies, tokens=self._tokens)
+        self.authority.renew(tls_names(loaded))
+        return loaded
+
+    def _adopt(self, loaded: Loaded) -> None:
+        self.gate.prices = self._prices.with_overrides(overrides(loaded))
+        self.gate.adopt(loaded.chain)
+
+    @property
+    def loaded(self) -> Loaded:
+        return self._reloader.loaded
 
     def problems(self) -> list[str]:
         """Why the gateway is not ready; empty where it is."""
@@ -174,7 +161,7 @@ class Gateway:
 
     def handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reload_or_keep()))
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reload()))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
 
@@ -199,21 +186,6 @@ class Gateway:
         self._spawn(self._note(record.event("refused", self.gate.clock(), host=name, client=caller.address,
                                             code=why.code, reason=why.reason)))
 
-    def _context(self, host: str) -> SSL.Context:
-        """The TLS context for a governed host; made anew when its leaf is about to end."""
-        now = self.gate.clock()
-        known = self._contexts.get(host)
-        if known is None or known[0] <= now:
-            leaf = self.authority.leaf(host)
-            context = SSL.Context(SSL.TLS_SERVER_METHOD)
-            context.set_min_proto_version(SSL.TLS1_2_VERSION)
-            context.use_certificate(leaf.certificate)
-            context.use_privatekey(leaf.key)
-            context.add_extra_chain_cert(leaf.intermediate)
-            context.set_alpn_select_callback(_http1)
-            known = self._contexts[host] = (leaf.replace_at.timestamp(), context)
-        return known[1]
-
     # -- the control socket --------------------------------------------------------------------------------------
 
     async def _issue(self, request: Mapping[str, Any], undo: contextlib.AsyncExitStack) -> dict[str, Any]:
@@ -222,9 +194,9 @@ class Gateway:
             raise ConfigError(f"no principal is called {name!r} in the policy files")
         token = secrets.token_urlsafe(32)
         digest = hashlib.sha256(token.encode()).digest()
-        self.tokens.issue(name, digest, dict(request.get("tags") or {}))
+        self._tokens.issue(name, digest, dict(request.get("tags") or {}))
         if not request.get("lasting"):
-            undo.callback(self.tokens.revoke, digest)
+            undo.callback(self._tokens.revoke, digest)
         return {**await self._status(request, undo), "principal": name, "token": token}
 
     def _default_principal(self) -> str:
@@ -234,7 +206,10 @@ class Gateway:
         return known.name
 
     async def _reload_asked(self, request: Mapping[str, Any], undo: contextlib.AsyncExitStack) -> dict[str, Any]:
-        return {"revision": await self.reload()}
+        result = await self.reload()
+        if not result.ok:
+            raise ConfigError("\n".join(result.lines))
+        return {"revision": result.revision}
 
     async def _stop_asked(self, request: Mapping[str, Any], undo: contextlib.AsyncExitStack) -> dict[str, Any]:
         self.stopping.set()
@@ -244,7 +219,8 @@ class Gateway:
         host, port = self.proxy.addresses()[0][:2]
         return {"proxy": [host, port], "admin": list(self.admin_address()),
                 "certs": str(self.places.certs), "revision": self.gate.chain.revision,
-                "credentials": sorted(self.loaded.credential_providers), "problems": self.problems()}
+                "credentials": sorted(self.loaded.credential_providers),
+                "secret_variables": sorted(self.loaded.secret_variables), "problems": self.problems()}
 
     # -- small things --------------------------------------------------------------------------------------------
 
@@ -260,58 +236,16 @@ class Gateway:
         while True:
             await asyncio.sleep(CA_CHECK_SECONDS)
             try:
-                if await asyncio.to_thread(self.authority.renew, tls_names(self.loaded)):
-                    self._contexts.clear()
+                if await asyncio.to_thread(self.authority.renew):
                     log.info("the intermediate CA was re-issued")
             except DouaneError as error:
                 log.error("the intermediate CA cannot be re-issued: %s", error)
 
-    def _spawn(self, work: Awaitable[Any]) -> None:
-        task = asyncio.ensure_future(work)
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
 
-def tls_names(loaded: Loaded) -> list[str]:
-    """The governed host names for which leaves are signed: those on the https port."""
-    return sorted({key.partition(":")[0] for key in loaded.chain.providers})
-
-
 def _on_loopback(host: str) -> bool:
     return host == "localhost" or (not any(c.isalpha() and c not in "abcdef" for c in host) and is_loopback(host))
-
-
-def _http1(connection: SSL.Connection, offers: list[bytes]) -> Any:
-    return b"http/1.1" if b"http/1.1" in offers else SSL.NO_OVERLAPPING_PROTOCOLS
-
-
-def close_orphans(audit: AuditLog, clock: Callable[[], float]) -> int:
-    """Write the outcome of every intent that an earlier process left open: ``ended: unknown``. Returns how many."""
-    for orphan in audit.orphans:
-        audit.append_blocking(record.unknown(orphan, clock()))
-    return len(audit.orphans)
-
-
-def open_house(places: Places) -> House:
-    """Load, open and make what a gateway needs. Raises ConfigError, EnvironmentFailedError."""
-    tokens = Tokens()
-    loaded = load(places.policies, tokens=tokens)
-    private_folder(places.data)
-    private_folder(places.certs)
-    authority = Authority.open(places.certs, tls_names(loaded))
-    prices = Prices.open(places.data, price_lists(loaded), overrides(loaded))
-    audit = AuditLog.open(places.audit, node_name(os.environ))
-    closed = close_orphans(audit, time.time)
-    if closed:
-        log.warning("calls of a gateway that died were closed as unknown", extra={"calls": closed})
-    return House(loaded, tokens, prices, audit, authority)
-
-
-def price_lists(loaded: Loaded) -> dict[str, str]:
-    """Provider → id of its price list; providers without one are left out."""
-    return {name: provider.prices for name, provider in loaded.providers.items() if provider.prices}
-
-
-def overrides(loaded: Loaded) -> dict[str, Rates]:
-    """``prices:`` of the policy files."""
-    return {name: Rates(**price) for name, price in loaded.prices.items()}
