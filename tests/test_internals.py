@@ -30,6 +30,7 @@ from douane.hosts.internals import (
 )
 from douane.hosts.mitm import DouaneInstance, DouaneMode
 from douane.hosts.transport import DouaneHandler, HttpServer
+from douane.places import Listen
 
 
 def test_the_installed_mitmproxy_is_of_the_series_that_was_read() -> None:
@@ -40,7 +41,7 @@ def test_a_start_on_another_series_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(proxy, "MITMPROXY_VERSION", "13.0.0")
 
     async def start() -> None:
-        await proxy.ProxyListener(proxy.Listen("127.0.0.1", 0), None).start()  # type: ignore[arg-type]
+        await proxy.ProxyListener(Listen("127.0.0.1", 0), None).start()  # type: ignore[arg-type]
 
     with pytest.raises(EnvironmentFailedError, match=r"mitmproxy 13\.0\.0 is installed, 12\.2\.x is needed"):
         asyncio.run(start())

@@ -9,36 +9,26 @@ after its outcome is durable; where that fails, or the answer breaks, the connec
 import asyncio
 import contextlib
 import logging
-import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-import jiter
-
 from douane.asgi import App, Message, Receive, Scope, Send
-from douane.call import Call, Caller, Ended, Headers, Target
+from douane.call import Ended
 from douane.chain import Chain
-from douane.coding import coding_of, decode
 from douane.errors import DENIALS, AuditUnavailableError, RefusedError, UpstreamError, retryable
 from douane.exchange import Exchange
-from douane.gate import Gate, new_id
+from douane.gate import Gate
+from douane.intake import Arrival, open_call, read_call
 from douane.logs import where
-from douane.providers.base import Operation, Provider
 from douane.relay import Forward
 from douane.verdict import Deny
 
-__all__ = ["DISCONNECT", "AnswerCutError", "Arrival", "Departure", "Door", "Governor"]
+__all__ = ["DISCONNECT", "AnswerCutError", "Departure", "Door", "Governor"]
 
 log = logging.getLogger("douane.governor")
 
-_FOR_US_ALONE = frozenset({b"proxy-authorization", b"proxy-connection"})
-_OURS = b"x-douane-"
-_NOT_PASSED = (_OURS, b"proxy-")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
-_QUOTED = re.compile(r'"[^"]*"')
-
 
 DISCONNECT = "douane.disconnect"
 """The ASGI extension by which a server of ours tells at once that the client has left. Others are asked by a task that
@@ -63,21 +53,6 @@ class AnswerCutError(Exception):
     """Raised to the ASGI server to end a begun answer without a proper end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A request that a door found to be governed."""
-
-    provider: Provider
-    host: str
-    """As the app named it: lower case, no default port."""
-    path: str
-    """Raw path below the provider's root."""
-    caller: Caller
-    target: Target
-    refused: RefusedError | None = None
-    """Set where the door itself refuses (names that do not agree)."""
-
-
 type Door = Callable[[Chain, Scope], Arrival | None]
 """Whether a request is governed under the current chain; None: it is the inner app's alone."""
 
@@ -91,26 +66,26 @@ class Governor:
         self.door = door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        arrival = self.door(self.gate.chain, scope)
+        arrival = self.door(self.gate.chain, scope) if scope["type"] in ("http", "websocket") else None
         if arrival is None:
             await self.app(scope, receive, send)
-            return
-        await _Passage(self, arrival, scope, receive, send).run()
+        elif scope["type"] == "websocket":  # nothing here reads frames yet: refused, never passed
+            await send({"type": "websocket.close", "code": 1008, "reason": "not inspected here"})
+        else:
+            await _Passage(self, arrival, scope, receive, send).run()
 
 
 class _Passage:
     """One request on its way through. Holds what the steps share."""
 
-    __slots__ = ("app", "arrival", "exchange", "head", "left", "receive", "remaining", "scope",
+    __slots__ = ("app", "arrival", "body_read", "exchange", "head", "left", "receive", "remaining", "scope",
                  "send", "started", "task")
 
     def __init__(self, governor: Governor, arrival: Arrival, scope: Scope, receive: Receive, send: Send) -> None:
         self.app, self.arrival, self.scope, self.receive, self.send = governor.app, arrival, scope, receive, send
         operation = arrival.provider.operation(scope["method"], arrival.path)
-        self.exchange = Exchange(governor.gate, arrival.provider, operation, _open(governor.gate, arrival, operation, scope))
+        call = open_call(governor.gate.clock(), arrival, operation, scope)
+        self.exchange = Exchange(governor.gate, arrival.provider, operation, call)
         self.head: Message | None = None
         """The answer's head, from when it came."""
         self.started = False
@@ -119,6 +94,7 @@ class _Passage:
         """Bytes that the provider's Content-Length still promises; None where there is none."""
         self.left = False
         """Whether the client has gone."""
+        self.body_read = False
         self.task = asyncio.current_task()
 
     async def run(self) -> None:
@@ -172,7 +148,8 @@ class _Passage:
             return self._refuse("edge", "operation_not_allowed",
                                 f"{exchange.call.method} {exchange.call.path[:100]} is not an operation that is inspected here")
         body = await self._body(edge.max_body)
-        return await exchange.admit(_read(exchange.call, exchange.operation, body, edge.max_body))
+        self.body_read = True
+        return await exchange.admit(read_call(exchange.call, exchange.operation, body, edge.max_body))
 
     def _refuse(self, by: str, code: str, reason: str) -> Deny:
         denial = Deny(code, reason)
@@ -279,6 +256,8 @@ class _Passage:
             except AuditUnavailableError as error:
                 denial, recorded = Deny(error.code, error.reason), False
         provider, call = self.arrival.provider, self.exchange.call
+        log.info("refused", extra={"douane_id": call.id, "code": denial.code, "provider": call.provider,
+                                   "operation": call.operation, "principal": call.principal.name})
         if self.started:
             if not (recorded and self.exchange.takes_events):
                 raise AnswerCutError
@@ -290,6 +269,8 @@ class _Passage:
                    (b"x-douane-id", call.id.encode()), (b"x-douane-code", denial.code.encode())]
         if not retryable(denial.code):
             headers.append((b"x-should-retry", b"false"))
+        if not self.body_read and any(name == b"expect" for name, _ in self.scope["headers"]):
+            headers.append((b"connection", b"close"))  # whether its body still comes, only the client knows
         if denial.retry_after is not None:
             headers.append((b"retry-after", str(max(1, round(denial.retry_after))).encode()))
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
@@ -314,51 +295,3 @@ def _replay(body: bytes, gone: Callable[[], Awaitable[None]]) -> Receive:
         return {"type": "http.disconnect"}
 
     return receive
-
-
-def _open(gate: Gate, arrival: Arrival, operation: Operation | None, scope: Scope) -> Call:
-    at = gate.clock()
-    headers, caller = _headers(scope["headers"], arrival.caller)
-    return Call(
-        id=new_id(at), at=at, provider=arrival.provider.name,
-        operation="unknown" if operation is None else operation.name,
-        method=scope["method"], host=arrival.host, path=arrival.path,
-        query=scope["query_string"].decode("latin-1"), headers=headers, caller=caller)
-
-
-def _headers(raw: Any, caller: Caller) -> tuple[Headers, Caller]:
-    """The headers that may go upstream, and the caller with what ``x-douane-*`` declared."""
-    if not any(name.startswith(_NOT_PASSED) for name, _ in raw):
-        return tuple(raw), caller
-    headers, user, agent = [], "", ""
-    tags: dict[str, str] = {}
-    for name, value in raw:
-        if name in _FOR_US_ALONE:
-            continue
-        if name.startswith(_OURS):
-            said = value.decode("latin-1")[:200]
-            if name == b"x-douane-user":
-                user = said
-            elif name == b"x-douane-agent":
-                agent = said
-            elif name.startswith(b"x-douane-tag-") and len(tags) < 20:
-                tags[name[13:].decode("latin-1")[:50]] = said
-            continue
-        headers.append((name, value))
-    if user or agent or tags:
-        caller = replace(caller, user=user, agent=agent, tags=tags)
-    return tuple(headers), caller
-
-
-def _read(call: Call, operation: Operation | None, body: bytes, limit: int) -> Call:
-    """*call* with its body, and what the body says. Raises RefusedError for a coding or JSON that cannot be read."""
-    if not body or operation is None or operation.wire is None:
-        return call.with_body(body, None, "", False)
-    text = decode(body, coding_of(call.headers), limit)
-    try:
-        document = jiter.from_json(text, catch_duplicate_keys=True, allow_inf_nan=False, cache_mode="keys")
-    except ValueError as error:
-        where = _QUOTED.sub("…", str(error))  # the message quotes keys, which may hold anything
-        raise RefusedError("bad_request", f"the request body cannot be read as JSON: {where}") from None
-    wire = operation.wire
-    return call.with_body(body, document, wire.model(document), wire.stream(document))

@@ -13,8 +13,8 @@ from douane.call import Target
 from douane.chain import Chain
 from douane.edge import Govern, Refuse, Tunnel, host_key, is_loopback, split_authority
 from douane.errors import RefusedError, UpstreamError
-from douane.governor import Arrival
 from douane.hosts.mitm import AddressRefusedError, ConnectPoint, Doorkeeper, proxy_caller, resolve
+from douane.intake import Arrival
 from douane.providers.base import Provider
 from douane.relay import Forward
 

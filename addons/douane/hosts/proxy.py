@@ -12,6 +12,8 @@ from douane.places import Listen
 
 __all__ = ["REQUIRED_OPTIONS", "ProxyListener"]
 
+TUNNEL_IDLE_SECONDS = 3600
+"""A tunnel without a byte for this long is closed; ours is not to cut what only rests."""
 REQUIRED_OPTIONS = MappingProxyType({
     "rawtcp": False,
     "http2": False,
@@ -46,7 +48,7 @@ class ProxyListener:
                                          "install from the lock file (./run.sh does)")
         root = logging.getLogger()
         handlers, level = root.handlers[:], root.level
-        options = Options(listen_host=self._at.host, listen_port=self._at.port)
+        options = Options(listen_host=self._at.host, listen_port=self._at.port, tcp_timeout=TUNNEL_IDLE_SECONDS)
         self._master = Master(options, event_loop=asyncio.get_running_loop())
         root.handlers[:], root.level = handlers, level  # mitmproxy would hear every record of the process at DEBUG
         server = Proxyserver()

@@ -70,6 +70,7 @@ class Gateway:
             governs=lambda name: any(key.partition(":")[0] == name for key in self.gate.chain.providers))
         self.proxy = ProxyListener(places.proxy, self.keeper)
         self._admin: asyncio.Server | None = None
+        self._ca_watch: asyncio.Task[Any] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self.stopping = asyncio.Event()
         self._control = ControlServer(places.control, {
@@ -91,7 +92,7 @@ class Gateway:
             raise EnvironmentFailedError(f"cannot listen on {self.places.admin}: {error.strerror or error}; "
                                          "choose another with --admin HOST:PORT") from None
         await self._control.start()
-        self._spawn(self._watch_ca())
+        self._ca_watch = self._spawn(self._watch_ca())
         await self._note(record.event("start", self.gate.clock(), revision=self.gate.chain.revision))
 
     async def stop(self, seconds: float = DRAIN_SECONDS) -> None:
@@ -104,8 +105,8 @@ class Gateway:
         if self._admin is not None:
             self._admin.close()
         await self.admin_server.drain(1)
-        for task in list(self._tasks):
-            task.cancel()
+        if self._ca_watch is not None:
+            self._ca_watch.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.proxy.finish()
         await self.pool.aclose()
@@ -241,10 +242,11 @@ class Gateway:
             except DouaneError as error:
                 log.error("the intermediate CA cannot be re-issued: %s", error)
 
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 def _on_loopback(host: str) -> bool:

@@ -1,0 +1,88 @@
+"""A request as a :class:`~douane.call.Call`: first by its head, then with its body.
+
+Law: what cannot be read is refused here (``bad_request``, ``unsupported_coding``, ``too_large``); it is never passed on
+unread. ``x-douane-*`` headers say on whose behalf an app calls; they are taken from the call, as ``proxy-*`` is.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jiter
+
+from douane.asgi import Scope
+from douane.call import Call, Caller, Headers, Target
+from douane.coding import coding_of, decode
+from douane.errors import RefusedError
+from douane.gate import new_id
+from douane.providers.base import Operation, Provider
+
+__all__ = ["Arrival", "open_call", "read_call"]
+
+_FOR_US_ALONE = frozenset({b"proxy-authorization", b"proxy-connection"})
+_OURS = b"x-douane-"
+_NOT_PASSED = (_OURS, b"proxy-")
+_QUOTED = re.compile(r'"[^"]*"')
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A request that a door found to be governed."""
+
+    provider: Provider
+    host: str
+    """As the app named it: lower case, no default port."""
+    path: str
+    """Raw path below the provider's root."""
+    caller: Caller
+    target: Target
+    refused: RefusedError | None = None
+    """Set where the door itself refuses (names that do not agree)."""
+
+
+def open_call(at: float, arrival: Arrival, operation: Operation | None, scope: Scope) -> Call:
+    """What the head of a request says. *at*: seconds since the epoch."""
+    headers, caller = _headers(scope["headers"], arrival.caller)
+    return Call(
+        id=new_id(at), at=at, provider=arrival.provider.name,
+        operation="unknown" if operation is None else operation.name,
+        method=scope["method"], host=arrival.host, path=arrival.path,
+        query=scope["query_string"].decode("latin-1"), headers=headers, caller=caller)
+
+
+def _headers(raw: Any, caller: Caller) -> tuple[Headers, Caller]:
+    """The headers that may go upstream, and the caller with what ``x-douane-*`` declared."""
+    if not any(name.startswith(_NOT_PASSED) for name, _ in raw):
+        return tuple(raw), caller
+    headers, user, agent = [], "", ""
+    tags: dict[str, str] = {}
+    for name, value in raw:
+        if name in _FOR_US_ALONE:
+            continue
+        if name.startswith(_OURS):
+            said = value.decode("latin-1")[:200]
+            if name == b"x-douane-user":
+                user = said
+            elif name == b"x-douane-agent":
+                agent = said
+            elif name.startswith(b"x-douane-tag-") and len(tags) < 20:
+                tags[name[13:].decode("latin-1")[:50]] = said
+            continue
+        headers.append((name, value))
+    if user or agent or tags:
+        caller = replace(caller, user=user, agent=agent, tags=tags)
+    return tuple(headers), caller
+
+
+def read_call(call: Call, operation: Operation | None, body: bytes, limit: int) -> Call:
+    """*call* with its body, and what the body says. Raises RefusedError for a coding or JSON that cannot be read."""
+    if not body or operation is None or operation.wire is None:
+        return call.with_body(body, None, "", False)
+    text = decode(body, coding_of(call.headers), limit)
+    try:
+        document = jiter.from_json(text, catch_duplicate_keys=True, allow_inf_nan=False, cache_mode="keys")
+    except ValueError as error:
+        where = _QUOTED.sub("…", str(error))  # the message quotes keys, which may hold anything
+        raise RefusedError("bad_request", f"the request body cannot be read as JSON: {where}") from None
+    wire = operation.wire
+    return call.with_body(body, document, wire.model(document), wire.stream(document))

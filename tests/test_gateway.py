@@ -1,0 +1,756 @@
+"""The gateway from outside: real SDKs and clients through a real process, its signals, its exit codes, its commands."""
+
+import asyncio
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import anthropic
+import openai
+import pytest
+import requests
+
+from douane.control import Client
+from douane.demo.answers import CODINGS, default_script, replay
+from douane.demo.provider import LocalProvider, Reply, Seen, Step, running_provider
+from douane.environment import prepare
+from douane.errors import DouaneError
+from douane.providers.table import builtin
+from tests import wire as recorded
+from tests.gateway import (
+    CHAT,
+    REAL_KEY,
+    Gateway,
+    Got,
+    Wire,
+    answering,
+    chat,
+    command,
+    environ,
+    policy,
+    request,
+    running_gateway,
+    untouched,
+    wait_for,
+)
+
+MODEL = "gpt-4o-mini"
+CLAUDE = "claude-test"
+"""No real name: the SDK warns of those that are about to end."""
+
+
+@pytest.fixture(scope="module")
+def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalProvider]:
+    with running_provider(tmp_path_factory.mktemp("provider")) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, provider: LocalProvider) -> Iterator[Gateway]:
+    with running_gateway(tmp_path_factory.mktemp("gateway"), policy(provider)) as one:
+        yield one
+
+
+@pytest.fixture
+def governed(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process, with the variables of ``douane env``."""
+    for name in list(os.environ):
+        if re.fullmatch(r"(?i)(https?|all|no)_proxy|(OPENAI|ANTHROPIC)_.*|SSL_CERT_.*|REQUESTS_CA_BUNDLE", name):
+            monkeypatch.delenv(name)
+    for name, value in prepare(gateway.url, gateway.base / "certs", {}).items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    monkeypatch.setenv("OPENAI_API_KEY", "app-key")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "app-key")
+
+
+def post(gateway: Gateway, body: bytes, target: str = CHAT) -> Got:
+    with Wire.tls(gateway) as wire:
+        wire.send(request(body, target=target))
+        return wire.answer()
+
+
+def outcomes(gateway: Gateway) -> list[dict[str, Any]]:
+    return [one for one in gateway.records() if one["kind"] == "outcome"]
+
+
+def douane(base: Path, *words: str, env: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(command(base, *words), env=env or environ(), capture_output=True, text=True, timeout=30)
+
+
+# -- the SDKs ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("governed")
+def test_openai(gateway: Gateway, provider: LocalProvider) -> None:
+    with openai.OpenAI(max_retries=0) as client:
+        said = client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hé"}])
+        assert said.choices[0].message.content == "You said: hé"
+        stream = client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "a b c"}], stream=True,
+                                                stream_options={"include_usage": True})
+        assert "".join(one.choices[0].delta.content or "" for one in stream if one.choices) == "You said: a b c"
+        assert client.responses.create(model=MODEL, input="x").output_text == "You said: x"
+        events = client.responses.create(model=MODEL, input="x", stream=True)
+        assert [one.type for one in events][-1] == "response.completed"
+        assert client.models.list().data[0].id == "gpt-4o"
+    last = outcomes(gateway)[-5:]
+    assert [(one["operation"], one["stream"], one["ended"], one["status"]) for one in last] == [
+        ("chat", False, "complete", 200), ("chat", True, "complete", 200), ("responses", False, "complete", 200),
+        ("responses", True, "complete", 200), ("models", False, "complete", 200)]
+    assert all(one["usage"]["input"] and one["usage"]["output"] and one["cost_usd"] for one in last[:4])
+    assert {seen.header("authorization") for seen in provider.seen[-5:]} == {f"Bearer {REAL_KEY}"}
+    assert b"app-key" not in b"".join(seen.head for seen in provider.seen)
+
+
+@pytest.mark.usefixtures("governed")
+def test_anthropic(gateway: Gateway, provider: LocalProvider) -> None:
+    with anthropic.Anthropic(max_retries=0) as client:
+        said = client.messages.create(model=CLAUDE, max_tokens=9, messages=[{"role": "user", "content": "hi"}])
+        assert said.content[0].text == "You said: hi"  # type: ignore[union-attr]
+        with client.messages.stream(model=CLAUDE, max_tokens=9, messages=[{"role": "user", "content": "a b"}]) as stream:
+            assert "".join(stream.text_stream) == "You said: a b"
+        assert client.messages.count_tokens(model=CLAUDE, messages=[{"role": "user", "content": "hi"}]).input_tokens
+        assert client.models.list().data
+    last = outcomes(gateway)[-4:]
+    assert [(one["provider"], one["operation"], one["stream"]) for one in last] == [
+        ("anthropic", "messages", False), ("anthropic", "messages", True), ("anthropic", "count_tokens", False),
+        ("anthropic", "models", False)]
+    assert {one["ended"] for one in last} == {"complete"}
+
+
+@pytest.mark.usefixtures("governed")
+def test_fifty_at_a_time(gateway: Gateway, provider: LocalProvider) -> None:
+    before = len(provider.seen)
+
+    async def work() -> None:
+        async with openai.AsyncOpenAI(max_retries=0) as one, anthropic.AsyncAnthropic(max_retries=0) as two:
+            async def ask(number: int) -> None:
+                text = f"number {number} of fifty"
+                if number % 3 == 0:
+                    said = await one.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": text}])
+                    assert said.choices[0].message.content == f"You said: {text}"
+                elif number % 3 == 1:
+                    stream = await one.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": text}],
+                                                               stream=True)
+                    words = [part.choices[0].delta.content or "" async for part in stream if part.choices]
+                    assert "".join(words) == f"You said: {text}"
+                else:
+                    message = await two.messages.create(model=CLAUDE, max_tokens=99, messages=[{"role": "user", "content": text}])
+                    assert message.content[0].text == f"You said: {text}"  # type: ignore[union-attr]
+
+            await asyncio.gather(*(ask(number) for number in range(50)))
+
+    with answering(provider, default_script(pause=0.01)):
+        asyncio.run(work())
+    assert len(provider.seen) - before == 50
+    last = outcomes(gateway)[-50:]
+    assert {one["ended"] for one in last} == {"complete"}
+    assert len({one["id"] for one in last}) == 50
+
+
+@pytest.mark.usefixtures("governed")
+def test_a_denial_raises_the_sdks_own_error_after_one_attempt(gateway: Gateway, provider: LocalProvider) -> None:
+    before = len(outcomes(gateway))
+    with untouched(provider):
+        with openai.OpenAI() as client:
+            for stream in (False, True):
+                with pytest.raises(openai.PermissionDeniedError) as refused:
+                    client.chat.completions.create(model="o1", messages=[{"role": "user", "content": "hi"}], stream=stream)
+                assert refused.value.code == "model_not_allowed"
+            with pytest.raises(openai.PermissionDeniedError, match="not an operation"):
+                client.moderations.create(input="x")
+        with anthropic.Anthropic() as other, pytest.raises(anthropic.PermissionDeniedError, match="not allowed here"):
+            other.messages.create(model="other", max_tokens=9, messages=[{"role": "user", "content": "hi"}])
+    denied = outcomes(gateway)[before:]
+    assert [one["verdict"]["code"] for one in denied] == ["model_not_allowed"] * 2 + ["operation_not_allowed", "model_not_allowed"]
+    assert {(one["ended"], one["status"], one["cost_usd"]) for one in denied} == {("denied", 0, 0.0)}
+    assert not {one["id"] for one in denied} & {one.get("id") for one in gateway.records() if one["kind"] == "intent"}
+
+
+@pytest.mark.usefixtures("governed")
+def test_an_answer_that_breaks_off_raises(gateway: Gateway, provider: LocalProvider) -> None:
+    whole = {seen: default_script()(seen) for seen in ()}
+    assert not whole
+
+    def cut(seen: Seen) -> Reply:
+        reply = default_script()(seen)
+        assert isinstance(reply, Reply)
+        size = sum(len(step) for step in reply.steps("POST") if isinstance(step, bytes))
+        steps = [reply.body] if isinstance(reply.body, bytes) else reply.body
+        late: list[Step] = [steps[0], 0.05, *steps[1:]]
+        return Reply(status=200, headers=reply.headers, body=reply.body if isinstance(reply.body, bytes) else late, cut_after=size - 60)
+
+    with answering(provider, cut):
+        with openai.OpenAI(max_retries=0) as client:
+            with pytest.raises(openai.APIError):
+                client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hi"}])
+            stream = client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "a b c"}], stream=True)
+            with pytest.raises(openai.APIError):
+                list(stream)
+        with (anthropic.Anthropic(max_retries=0) as other, pytest.raises(anthropic.APIError),
+              other.messages.stream(model=CLAUDE, max_tokens=9, messages=[{"role": "user", "content": "a"}]) as events):
+            list(events)
+    assert wait_for(lambda: [one["ended"] for one in outcomes(gateway)[-3:]] == ["upstream_error"] * 3)
+
+
+# -- other clients -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("governed")
+def test_requests_urllib_aiohttp(gateway: Gateway, provider: LocalProvider) -> None:
+    url = f"https://api.openai.com{CHAT}"
+    headers = {"Authorization": "Bearer app-key", "Content-Type": "application/json"}
+    with requests.Session() as session:
+        for stream in (False, True):
+            answer = session.post(url, data=chat("x", stream=stream), headers=headers, timeout=5)
+            assert answer.status_code == 200
+            assert answer.headers["x-douane-id"]
+        assert session.post(url, data=chat(model="o1"), headers=headers, timeout=5).headers["x-douane-code"] == "model_not_allowed"
+    with urllib.request.urlopen(urllib.request.Request(url, chat(), headers), timeout=5) as got:
+        assert b"You said" in got.read()
+
+    async def work() -> None:
+        async with aiohttp.ClientSession(trust_env=True) as client:
+            async with client.post(url, data=chat(), headers=headers) as answer:
+                assert answer.status == 200
+                assert b"You said" in await answer.read()
+            async with client.post(url, data=chat("a b", stream=True), headers=headers) as answer:
+                assert b"[DONE]" in b"".join([piece async for piece in answer.content])
+
+    asyncio.run(work())
+    assert {seen.header("authorization") for seen in provider.seen[-5:]} == {f"Bearer {REAL_KEY}"}
+
+
+FETCH = """
+const ask = async (model, stream) => {
+  const answer = await fetch("https://api.openai.com/v1/chat/completions", {method: "POST", body: JSON.stringify(
+    {model, stream, messages: [{role: "user", content: "node"}]}), headers: {"content-type": "application/json",
+    "authorization": "Bearer " + process.env.OPENAI_API_KEY}});
+  console.log(answer.status, answer.headers.get("x-douane-code"), (await answer.text()).includes("node"));
+};
+(async () => { await ask("gpt-4o", false); await ask("gpt-4o", true); await ask("o1", false); })();
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not here")
+def test_node_fetch(gateway: Gateway, provider: LocalProvider) -> None:
+    ran = douane(gateway.base, "run", "--", "node", "-e", FETCH)
+    assert ran.stdout.splitlines() == ["200 null true", "200 null true", "403 model_not_allowed false"], ran.stderr
+    assert provider.seen[-1].header("authorization") == f"Bearer {REAL_KEY}"
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not here")
+def test_curl(gateway: Gateway, provider: LocalProvider) -> None:
+    big = gateway.base / "big.json"
+    big.write_bytes(chat("x" * 300_000))
+    for more in ((), ("--expect100-timeout", "5", "-H", "Expect: 100-continue"), ("-H", "Transfer-Encoding: chunked")):
+        ran = douane(gateway.base, "run", "--tag", "client=curl", "--", "curl", "-sS", "--fail-with-body", "--max-time", "9",
+                     *more, "--data-binary", f"@{big}", f"https://api.openai.com{CHAT}")
+        assert ran.returncode == 0, ran.stderr
+        assert len(json.loads(ran.stdout)["choices"][0]["message"]["content"]) > 300_000
+        assert provider.seen[-1].body == big.read_bytes()
+    assert outcomes(gateway)[-1]["principal"]["tags"] == {"client": "curl"}
+    ran = douane(gateway.base, "run", "--", "curl", "-sS", "-N", "--max-time", "9", "-d", chat("a b", stream=True).decode(),
+                 f"https://api.openai.com{CHAT}")
+    assert ran.stdout.endswith("data: [DONE]\n\n")
+
+
+# -- recorded traffic ----------------------------------------------------------------------------------------------
+
+
+def _fetch(gateway: Gateway, name: str, records: list[dict[str, Any]]) -> None:
+    """Every record through one connection: body equal to the recorded one, once decoded."""
+    host = f"api.{name}.com"
+    table = builtin()[name]
+    with Wire.tls(gateway, host) as wire:
+        for record in records:
+            url, asked = recorded.url(record), record["request"]
+            target = url.path + (f"?{url.query}" if url.query else "")
+            body = (asked.get("body") or "").encode("utf-8", "surrogatepass")
+            wire.send(request(body if body or asked["method"] == "POST" else None, method=asked["method"], target=target,
+                              host=host, headers=[("Content-Type", "application/json"), ("Accept-Encoding", "gzip, br, zstd")]))
+            got = wire.answer(asked["method"])
+            if table.operation(asked["method"], url.path) is None:
+                assert got.code == "operation_not_allowed", (got, target)
+                continue
+            where = f"{record['source']} {target} {got.status} {got.body[:200]!r}"
+            coding = got.header("content-encoding")
+            text = UNCODE[coding](got.body) if got.body and coding else got.body
+            assert got.status == record["response"]["status"], where
+            assert got.whole, where
+            assert text == (record["response"].get("body") or "").encode("utf-8", "surrogatepass"), where
+
+
+def _unzstd(data: bytes) -> bytes:
+    import zstandard
+
+    return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+
+
+def _unbr(data: bytes) -> bytes:
+    import brotli  # type: ignore[import-untyped]
+
+    return bytes(brotli.decompress(data))
+
+
+def _ungzip(data: bytes) -> bytes:
+    import gzip
+
+    return gzip.decompress(data)
+
+
+UNCODE = {"gzip": _ungzip, "br": _unbr, "zstd": _unzstd}
+
+
+def _http(name: str) -> list[dict[str, Any]]:
+    """Records with text bodies that the recorder left whole, so that they are JSON still."""
+    return [one for one in recorded.records(name) if recorded.url(one).hostname == f"api.{name}.com"
+            and "body_base64" not in one["request"] and "body_base64" not in one["response"]
+            and "body_truncated" not in one.get("flags", ())]
+
+
+@pytest.fixture(scope="module")
+def passing(tmp_path_factory: pytest.TempPathFactory, provider: LocalProvider) -> Iterator[Gateway]:
+    """Every model is allowed; the key is swapped for openai (so answers are read), kept for anthropic."""
+    chain = "  - authenticate: {unknown: deny}\n  - swap_key: {missing: keep}"
+    with running_gateway(tmp_path_factory.mktemp("passing"), policy(provider, chain=chain)) as one:
+        yield one
+
+
+@pytest.mark.parametrize("name", ["openai", "anthropic"])
+def test_recorded_traffic_passes_byte_for_byte(passing: Gateway, provider: LocalProvider, name: str) -> None:
+    records = _http(name)
+    assert len(records) > 250
+    with answering(provider, replay(records, chunk=211)):
+        _fetch(passing, name, records)
+
+
+@pytest.mark.parametrize("name", ["openai", "anthropic"])
+@pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
+def test_recorded_traffic_in_content_codings(passing: Gateway, provider: LocalProvider, name: str, coding: str) -> None:
+    records = _http(name)
+    records = [one for one in records if one["stream"]][::6] + [one for one in records if not one["stream"]][::12]
+    assert CODINGS[coding](b"x") != b"x"
+    with answering(provider, replay(records, coding=coding, chunk=97)):
+        _fetch(passing, name, records)
+
+
+def test_recorded_streams_in_single_bytes(passing: Gateway, provider: LocalProvider) -> None:
+    for name in ("openai", "anthropic"):
+        records = [one for one in _http(name) if one["stream"] and len(one["response"]["body"] or "") < 6000][:8]
+        with answering(provider, replay(records, chunk=1)):
+            _fetch(passing, name, records)
+
+
+# -- what it says of itself ----------------------------------------------------------------------------------------
+
+
+def admin(gateway: Gateway, path: str) -> Got:
+    with Wire.to(gateway.admin) as wire:
+        wire.send(request(None, method="GET", target=path, host="localhost"))
+        return wire.answer()
+
+
+def test_health_and_metrics(gateway: Gateway) -> None:
+    assert admin(gateway, "/healthz").status == 200
+    assert admin(gateway, "/readyz").json == {"ready": True, "problems": []}
+    calls, tokens, cost = (gateway.metric(name) for name in ("douane_calls_total", "douane_tokens_total", "douane_cost_usd_total"))
+    assert post(gateway, chat()).status == 200
+    assert post(gateway, chat(model="o1")).status == 403
+    assert gateway.metric("douane_calls_total") == calls + 2
+    assert gateway.metric("douane_tokens_total") > tokens
+    assert gateway.metric("douane_cost_usd_total") > cost
+    assert gateway.metric("douane_exchanges_running") == 0
+    text = admin(gateway, "/metrics").body.decode()
+    row = next(line for line in text.splitlines() if line.startswith("douane_calls_total{") and "model_not_allowed" in line)
+    assert all(part in row for part in ('provider="openai"', 'operation="chat"', 'team="dev"'))
+    for name in ("douane_call_seconds_bucket", "douane_gateway_seconds_bucket", "douane_upstream_seconds_bucket",
+                 "douane_first_byte_seconds_bucket", "douane_policy_seconds_bucket"):
+        assert name in text
+    assert REAL_KEY not in text
+
+
+def test_labels_are_bounded(gateway: Gateway) -> None:
+    for number in range(20):
+        post(gateway, chat(model=f"gpt-4-made-up-{number}"))
+    assert "made-up" not in admin(gateway, "/metrics").body.decode()
+
+
+def test_the_log_is_structured_and_carries_no_key(gateway: Gateway) -> None:
+    lines = gateway.log().splitlines()
+    began = next(n for n, line in enumerate(lines) if line.startswith("{")) if any(
+        line.startswith("{") for line in lines) else len(lines)
+    for line in lines[began:]:
+        assert {"at", "level", "message"} <= json.loads(line).keys()
+    assert "Traceback" not in gateway.log()
+    for text in (gateway.log(), json.dumps(gateway.records()), "".join(
+            Path(f"/proc/{gateway.process.pid}/cmdline").read_text())):
+        assert REAL_KEY not in text
+        assert "app-key" not in text
+
+
+# -- providers that cannot be reached ------------------------------------------------------------------------------
+
+
+def test_a_provider_that_is_not_there(tmp_path: Path, provider: LocalProvider) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: refused
+        text = policy(provider, upstream=f"https://127.0.0.1:{taken.getsockname()[1]}")
+        with running_gateway(tmp_path, text) as one:
+            got = post(one, chat())
+            assert (got.status, got.code) == (502, "upstream_error")
+            assert got.header("x-should-retry") != "false"
+            said = one.outcome(got.id)
+            assert (said["ended"], said["status"], said["verdict"]["code"]) == ("upstream_error", 0, "upstream_error")
+            assert "127.0.0.1" in got.json["error"]["message"]
+
+
+@pytest.mark.parametrize(("how", "said"), [
+    ({"names": ("other.example",)}, "certificate"), ({"lifetime": timedelta(days=-1)}, "expired"), ({"tls": False}, "TLS"), ({}, "certificate")])
+def test_a_provider_with_a_wrong_certificate(tmp_path: Path, provider: LocalProvider, how: dict[str, Any], said: str) -> None:
+    """Of another name, expired, none at all, or by a CA that is not trusted."""
+    with running_provider(tmp_path / "p", **how) as wrong:
+        trusted = wrong if how and "tls" not in how else provider
+        text = policy(trusted, upstream=f"https://127.0.0.1:{wrong.port}")
+        with running_gateway(tmp_path / "g", text) as one:
+            got = post(one, chat())
+            assert (got.status, got.code) == (502, "upstream_error")
+            assert said.lower() in got.json["error"]["message"].lower()
+            assert one.outcome(got.id)["ended"] == "upstream_error"
+        assert not [seen for seen in wrong.seen if seen.method]
+        assert REAL_KEY.encode() not in b"".join(seen.head for seen in wrong.seen)
+
+
+# -- signals -------------------------------------------------------------------------------------------------------
+
+
+def slow(seconds: float, count: int = 20) -> Reply:
+    event = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+    steps: list[Step] = [event]
+    for _ in range(count):
+        steps += [seconds / count, event]
+    return Reply(headers=[("content-type", "text/event-stream")], body=[*steps, b"data: [DONE]\n\n"])
+
+
+def test_reload(tmp_path: Path, provider: LocalProvider) -> None:
+    with running_gateway(tmp_path, policy(provider)) as one:
+        first = one.records()[-1]["revision"]
+
+        def status() -> dict[str, Any]:
+            with Client(one.data / "control.sock") as client:
+                return client.ask("status")
+
+        with answering(provider, lambda seen: slow(0.6)), Wire.tls(one) as wire:
+            wire.send(request(chat(stream=True)))
+            assert wire.more()
+            one.policy_file.write_text(policy(provider).replace("gpt-4*", "gpt-5*"))
+            one.process.send_signal(signal.SIGHUP)
+            assert wait_for(lambda: status()["revision"] != first)
+            running = wire.answer()
+        assert running.body.endswith(b"data: [DONE]\n\n")
+        assert one.outcome(running.id)["revision"] == first, "an exchange ends under the chain it began with"
+        second = status()["revision"]
+        assert post(one, chat()).code == "model_not_allowed"
+        got = post(one, chat(model="gpt-5"))
+        assert got.status == 200
+        assert one.outcome(got.id)["revision"] == second
+
+        for broken in ("chain: [", policy(provider).replace("swap_key", "swop_key"), policy(provider).replace("REAL_KEY", "NO_SUCH")):
+            one.policy_file.write_text(broken)
+            before = len([1 for event in one.records() if event.get("event") == "reload_refused"])
+            one.process.send_signal(signal.SIGHUP)
+            refused = wait_for(lambda before=before: [  # type: ignore[misc]
+                event for event in one.records() if event.get("event") == "reload_refused"][before:])
+            assert "p.yaml:" in refused[0]["error"]
+            assert status()["revision"] == second
+            assert post(one, chat(model="gpt-5")).status == 200
+            with Client(one.data / "control.sock") as client, pytest.raises(DouaneError, match=r"p\.yaml:"):
+                client.ask("reload")
+        one.policy_file.write_text(policy(provider))
+        told = douane(one.base, "reload")
+        assert (told.returncode, told.stdout) == (0, f"revision {first[:12]}\n")
+        assert post(one, chat()).status == 200
+
+
+def test_sigterm_finishes_what_runs(tmp_path: Path, provider: LocalProvider) -> None:
+    one = Gateway(tmp_path, policy(provider))
+    try:
+        idle = Wire.tls(one)
+        idle.send(request(chat()))
+        assert idle.answer().status == 200
+        with answering(provider, lambda seen: slow(0.8)), Wire.tls(one) as wire, idle:
+            wire.send(request(chat(stream=True)))
+            assert wire.more()
+            one.process.send_signal(signal.SIGTERM)
+            assert idle.ended(), "an idle connection is closed"
+            assert wait_for(lambda: _refused(one.proxy)), "nothing new is taken"
+            got = wire.answer()
+        assert got.whole
+        assert got.body.endswith(b"data: [DONE]\n\n")
+        assert one.process.wait(5) == 0
+    finally:
+        one.stop()
+    records = one.records()
+    assert next(record for record in records if record.get("id") == got.id and record["kind"] == "outcome")["ended"] == "complete"
+    assert records[-1]["event"] == "stop"
+
+
+def _refused(address: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(address, 1).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_a_full_disk(tmp_path: Path, provider: LocalProvider) -> None:
+    """The kernel's own limit on the size of files stands for the disk's end."""
+    with running_gateway(tmp_path, policy(provider)) as one:
+        assert post(one, chat()).status == 200
+        size = max(file.stat().st_size for file in (one.data / "audit").glob("*/*.jsonl"))
+        resource.prlimit(one.process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        with untouched(provider):
+            began = time.monotonic()
+            got = post(one, chat())
+            assert time.monotonic() - began < 1
+            assert (got.status, got.code) == (503, "audit_unavailable")
+            assert got.header("x-should-retry") != "false"
+            assert post(one, chat(model="o1")).code == "audit_unavailable"
+        ready = admin(one, "/readyz")
+        assert ready.status == 503
+        assert "audit" in ready.json["problems"][0]
+        assert admin(one, "/healthz").status == 200
+        assert one.metric("douane_failed_closed_total") >= 1
+        resource.prlimit(one.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert wait_for(lambda: post(one, chat()).status == 200)
+        assert admin(one, "/readyz").status == 200
+    assert douane(tmp_path, "audit", "verify").returncode == 0
+
+
+# -- starts that must not succeed ----------------------------------------------------------------------------------
+
+
+def start(base: Path, text: str, *more: str, env: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+    """``serve``, which is expected to end by itself."""
+    (base / "policies").mkdir(parents=True, exist_ok=True)
+    (base / "policies" / "p.yaml").write_text(text)
+    ports = [] if any(word.startswith("--proxy") for word in more) else ["--proxy=127.0.0.1:0"]
+    ports += [] if any(word.startswith("--admin") for word in more) else ["--admin=127.0.0.1:0"]
+    return douane(base, "serve", *ports, *more, env=env)
+
+
+def test_a_port_in_use(tmp_path: Path, provider: LocalProvider) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        for number, option in enumerate(("--proxy", "--admin")):
+            ended = start(tmp_path / str(number), policy(provider), f"{option}={address}")
+            assert ended.returncode == 3
+            assert len(ended.stderr.splitlines()) == 1
+            assert address in ended.stderr
+            assert f"{option} HOST:PORT" in ended.stderr
+
+
+@pytest.mark.parametrize(("broken", "said"), [
+    (("  - swap_key", "  - swop_key"), "swap_key"), (("version: 1", "version: 1\nverison: 2"), "verison"),
+    (("env:REAL_KEY", "env:NO_SUCH_KEY"), "NO_SUCH_KEY"), (("- authenticate: {unknown: deny}", "- authenticate: {unknown: deny}\n    when: nobody.x"), "when"),
+    (("chain:", "audit: {level: full}\nchain:"), "full"), (("version: 1", "version: 1\nversion: 1"), "version"), (("version: 1", "\tversion"), "p.yaml")])
+def test_a_broken_policy(tmp_path: Path, provider: LocalProvider, broken: tuple[str, str], said: str) -> None:
+    text = policy(provider)
+    assert broken[0] in text
+    ended = start(tmp_path, text.replace(*broken, 1))
+    assert ended.returncode == 2
+    assert re.search(r"p\.yaml:\d+", ended.stderr)
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
+    check = douane(tmp_path, "check")
+    assert check.returncode == 1
+    assert said in check.stderr
+    ran = douane(tmp_path, "run", "--", "true")
+    assert ran.returncode == 2
+    assert said in ran.stderr
+
+
+def test_every_mistake_at_once(tmp_path: Path, provider: LocalProvider) -> None:
+    ended = start(tmp_path, policy(provider).replace("swap_key", "swop_key").replace("allow_models", "alow_models").replace("env:BOT_KEY", "env:NONE"))
+    assert len(re.findall(r"p\.yaml:\d+", ended.stderr)) >= 3
+
+
+def test_folders_that_cannot_be_written(tmp_path: Path, provider: LocalProvider) -> None:
+    """A file stands where the folder should be: this stops root too."""
+    for name in ("data", "certs"):
+        base = tmp_path / name
+        base.mkdir()
+        (base / name).write_text("in the way")
+        ended = start(base, policy(provider))
+        assert ended.returncode == 3
+        assert str(base / name) in ended.stderr
+        assert len(ended.stderr.splitlines()) == 1
+
+
+def test_beyond_loopback_without_anybody_known(tmp_path: Path, provider: LocalProvider) -> None:
+    text = re.sub(r"  - \{name: bot.*\n", "", policy(provider))
+    ended = start(tmp_path, text, "--proxy=0.0.0.0:0")
+    assert ended.returncode == 2
+    assert "--proxy" in ended.stderr
+
+
+def test_two_gateways_on_one_data_folder(gateway: Gateway, provider: LocalProvider) -> None:
+    ended = douane(gateway.base, "serve", "--proxy=127.0.0.1:0", "--admin=127.0.0.1:0")
+    assert ended.returncode == 3
+    assert "in use" in ended.stderr
+    assert post(gateway, chat()).status == 200, "the first one lives on"
+
+
+def test_folders_are_private(gateway: Gateway) -> None:
+    for path in (gateway.data, gateway.base / "certs", gateway.data / "audit"):
+        assert path.stat().st_mode & 0o077 == 0
+    assert (gateway.data / "control.sock").stat().st_mode & 0o177 == 0
+
+
+# -- the command line ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("words", "code"), [
+    (["true"], 0), (["false"], 1), ([sys.executable, "-c", "raise SystemExit(77)"], 77), (["/no/such/command"], 127),
+    (["sh", "-c", "kill -TERM $$"], 143), (["sh", "-c", "kill -9 $$"], 137), (["/"], 126)])
+def test_run_has_the_exit_code_of_its_command(gateway: Gateway, words: list[str], code: int) -> None:
+    assert douane(gateway.base, "run", "--", *words).returncode == code
+
+
+def test_run_sets_what_is_needed_and_unsets_what_would_lead_past(gateway: Gateway) -> None:
+    names = ("HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "all_proxy", "SSL_CERT_DIR", "SSL_CERT_FILE", "OPENAI_API_KEY", "ANTHROPIC_API_KEY")
+    show = f"import os,json; print(json.dumps({{n: os.environ.get(n) for n in {names!r}}}))"
+    inherited = environ(ALL_PROXY="http://evil.example:1", all_proxy="socks5://evil.example:1", SSL_CERT_DIR="/tmp", NO_PROXY="*",
+                        HTTPS_PROXY="http://evil.example:1")
+    ran = douane(gateway.base, "run", "--as", "bot", "--tag", "job=7", "--", sys.executable, "-c", show, env=inherited)
+    seen = json.loads(ran.stdout)
+    assert seen["ALL_PROXY"] is seen["all_proxy"] is seen["SSL_CERT_DIR"] is None
+    assert re.fullmatch(r"http://bot:[\w-]{20,}@127\.0\.0\.1:\d+", seen["HTTPS_PROXY"])
+    assert "*" not in seen["NO_PROXY"]
+    assert Path(seen["SSL_CERT_FILE"]).is_file()
+    assert seen["OPENAI_API_KEY"]
+    assert seen["OPENAI_API_KEY"] != REAL_KEY
+    assert seen["ANTHROPIC_API_KEY"] is None, "no credential: the app must bring its own"
+
+
+def test_a_token_dies_with_its_command(gateway: Gateway) -> None:
+    script = f"import os,sys; sys.path[:0]={[str(Path(__file__).parents[1])]!r}; print(os.environ['HTTPS_PROXY'], flush=True)"
+    ran = douane(gateway.base, "run", "--as", "bot", "--", sys.executable, "-c", script)
+    user, _, token = ran.stdout.strip().removeprefix("http://").partition("@")[0].partition(":")
+    import base64
+
+    head = b"Proxy-Authorization: Basic %b\r\n" % base64.b64encode(f"{user}:{token}".encode())
+    wire, got = Wire.tunnel(gateway, "api.openai.com:443", head)
+    wire.close()
+    assert got.status == 407
+    with Client(gateway.data / "control.sock") as client:
+        alive = client.ask("issue", principal="bot", tags={})
+        head = b"Proxy-Authorization: Basic %b\r\n" % base64.b64encode(f"bot:{alive['token']}".encode())
+        with Wire.tls(gateway, head=head) as tunnel:
+            tunnel.send(request(chat()))
+            assert tunnel.answer().status == 200
+            client.close()
+            wait_for(lambda: False, 0.05)
+            tunnel.send(request(chat()))
+            assert tunnel.answer().status == 401, "checked on each request, not once a tunnel"
+
+
+def test_run_without_a_gateway_starts_one(tmp_path: Path, provider: LocalProvider) -> None:
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "p.yaml").write_text(policy(provider))
+    app = ("import openai; print(openai.OpenAI().chat.completions.create(model='gpt-4o', messages="
+           "[{'role': 'user', 'content': 'own gateway'}]).choices[0].message.content)")
+    ran = douane(tmp_path, "run", "--tag", "a=b", "--", sys.executable, "-c", app)
+    assert (ran.returncode, ran.stdout) == (0, "You said: own gateway\n"), ran.stderr
+    assert not (tmp_path / "data" / "control.sock").exists()
+    records = [json.loads(line) for line in next((tmp_path / "data" / "audit").glob("*/*.jsonl")).read_text().splitlines()]
+    assert [one["principal"]["tags"] for one in records if one["kind"] == "outcome"] == [{"a": "b"}]
+    assert douane(tmp_path, "env").returncode == 3
+
+
+def test_run_passes_signals_on(gateway: Gateway) -> None:
+    script = "import signal,sys,time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(9)); print('up', flush=True); time.sleep(20)"
+    with subprocess.Popen(command(gateway.base, "run", "--", sys.executable, "-c", script), env=environ(), stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"up\n"
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(5) == 9
+
+
+def test_env_can_be_evaluated(gateway: Gateway) -> None:
+    shell = f"{subprocess.list2cmdline(command(gateway.base, 'env'))}"
+    ran = subprocess.run(["sh", "-c", f'eval "$({shell})"; curl -sS --max-time 9 -d \'{chat("env").decode()}\' https://api.openai.com{CHAT}'],
+                         env=environ(), capture_output=True, text=True, timeout=20)
+    assert "You said: env" in ran.stdout, ran.stderr
+
+
+def test_audit_commands(gateway: Gateway) -> None:
+    got = post(gateway, chat("audit"))
+    tail = douane(gateway.base, "audit", "tail", "-n", "2", "--json")
+    assert [json.loads(line)["id"] for line in tail.stdout.splitlines()] == [got.id] * 2
+    assert got.id in douane(gateway.base, "audit", "tail").stdout
+    show = douane(gateway.base, "audit", "show", got.id, "--json")
+    assert [json.loads(line)["kind"] for line in show.stdout.splitlines()] == ["intent", "outcome"]
+    assert douane(gateway.base, "audit", "show", "0" * 32).returncode == 1
+    assert douane(gateway.base, "audit", "verify").returncode == 0
+
+
+def test_a_changed_log_does_not_verify(tmp_path: Path, gateway: Gateway) -> None:
+    shutil.copytree(gateway.data / "audit", tmp_path / "data" / "audit")
+    file = next((tmp_path / "data" / "audit").glob("*/*.jsonl"))
+    file.write_bytes(file.read_bytes().replace(b'"model_not_allowed"', b'"model_all_allowed"', 1))
+    verify = douane(tmp_path, "audit", "verify")
+    assert verify.returncode == 1
+    assert ".jsonl:" in verify.stdout + verify.stderr
+
+
+def test_check_and_ca(gateway: Gateway) -> None:
+    check = douane(gateway.base, "check")
+    assert check.returncode == 0
+    assert "swap_key" in check.stdout
+    show = douane(gateway.base, "ca", "show")
+    assert show.returncode == 0
+    assert "api.openai.com" in show.stdout
+
+
+@pytest.mark.parametrize(("words", "code"), [([], 2), (["nonsense"], 2), (["run"], 2), (["run", "--tag", "x", "--", "true"], 2),
+                                             (["serve", "--proxy=nowhere"], 2), (["check", "/no/such/folder"], 1)])
+def test_wrong_use(tmp_path: Path, words: list[str], code: int) -> None:
+    ran = subprocess.run([sys.executable, "-m", "douane", *words], cwd=tmp_path, env=environ(), capture_output=True, text=True)
+    assert ran.returncode == code
+    assert ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_help_is_quick() -> None:
+    taken = []
+    for _ in range(3):
+        began = time.monotonic()
+        ran = subprocess.run([sys.executable, "-m", "douane", "--help"], env=environ(), capture_output=True)
+        taken.append(time.monotonic() - began)
+        assert ran.returncode == 0
+    assert min(taken) < 0.4
+
+
+def test_a_client_that_does_not_trust_us_is_told_in_the_log(gateway: Gateway, provider: LocalProvider) -> None:
+    with untouched(provider), pytest.raises(ssl.SSLCertVerificationError):
+        Wire.tls(gateway, ca=provider.ca)
+    assert wait_for(lambda: "does it trust our CA" in gateway.log())
