@@ -76,9 +76,11 @@ def wait_for[T](what: Callable[[], T], seconds: float = 3.0) -> T:
 
 
 class Gateway:
-    """``douane serve`` on free ports. *base* holds ``policies``, ``data`` and ``certs``."""
+    """``douane serve`` on free ports. *base* holds ``policies``, ``data`` and ``certs``. *patch*: Python that runs in the
+    process before: for limits that tests cannot wait for."""
 
-    def __init__(self, base: Path, policy_text: str, *, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, base: Path, policy_text: str, *, env: Mapping[str, str] | None = None, patch: str = "") -> None:
+        self._patch = patch
         self.base = base
         self.data = base / "data"
         self.policy_file = base / "policies" / "p.yaml"
@@ -90,9 +92,11 @@ class Gateway:
     def start(self) -> None:
         self.log_file = self.base / "gateway.log"
         with self.log_file.open("ab") as log:
+            words = [*command(self.base, "serve"), "--proxy=127.0.0.1:0", "--admin=127.0.0.1:0"]
+            if self._patch:
+                words[1:3] = ["-c", f"{self._patch}\nimport sys\nfrom douane.cli import main\nsys.exit(main())"]
             self.process = subprocess.Popen(
-                [*command(self.base, "serve"), "--proxy=127.0.0.1:0", "--admin=127.0.0.1:0"],
-                env=self.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                words, env=self.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + 15
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
@@ -161,8 +165,9 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def running_gateway(base: Path, policy_text: str, *, env: Mapping[str, str] | None = None) -> Iterator[Gateway]:
-    gateway = Gateway(base, policy_text, env=env)
+def running_gateway(base: Path, policy_text: str, *, env: Mapping[str, str] | None = None,
+                    patch: str = "") -> Iterator[Gateway]:
+    gateway = Gateway(base, policy_text, env=env, patch=patch)
     try:
         yield gateway
     finally:

@@ -25,7 +25,8 @@ from douane.chain import AuditRules, Chain, Entry
 from douane.edge import EdgeRules
 from douane.errors import AuditUnavailableError
 from douane.gate import AuditSink, Gate
-from douane.governor import AnswerCutError, Arrival, Governor
+from douane.governor import AnswerCutError, Governor
+from douane.intake import Arrival
 from douane.policy import BodyFilter, Traits
 from douane.providers.base import Provider
 from douane.providers.table import builtin

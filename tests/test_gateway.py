@@ -1,32 +1,40 @@
 """The gateway from outside: real SDKs and clients through a real process, its signals, its exit codes, its commands."""
 
 import asyncio
+import base64
+import contextlib
+import gzip
 import json
 import os
 import re
 import resource
+import shlex
 import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import anthropic
+import brotli  # type: ignore[import-untyped]
+import httpx
 import openai
 import pytest
 import requests
+import zstandard
 
 from douane.control import Client
 from douane.demo.answers import CODINGS, default_script, replay
-from douane.demo.provider import LocalProvider, Reply, Seen, Step, running_provider
+from douane.demo.provider import LocalProvider, Reply, Script, Seen, Step, running_provider
 from douane.environment import prepare
 from douane.errors import DouaneError
 from douane.providers.table import builtin
@@ -151,7 +159,8 @@ def test_fifty_at_a_time(gateway: Gateway, provider: LocalProvider) -> None:
                     words = [part.choices[0].delta.content or "" async for part in stream if part.choices]
                     assert "".join(words) == f"You said: {text}"
                 else:
-                    message = await two.messages.create(model=CLAUDE, max_tokens=99, messages=[{"role": "user", "content": text}])
+                    message = await two.messages.create(model=CLAUDE, max_tokens=99,
+                                                        messages=[{"role": "user", "content": text}])
                     assert message.content[0].text == f"You said: {text}"  # type: ignore[union-attr]
 
             await asyncio.gather(*(ask(number) for number in range(50)))
@@ -178,34 +187,49 @@ def test_a_denial_raises_the_sdks_own_error_after_one_attempt(gateway: Gateway, 
         with anthropic.Anthropic() as other, pytest.raises(anthropic.PermissionDeniedError, match="not allowed here"):
             other.messages.create(model="other", max_tokens=9, messages=[{"role": "user", "content": "hi"}])
     denied = outcomes(gateway)[before:]
-    assert [one["verdict"]["code"] for one in denied] == ["model_not_allowed"] * 2 + ["operation_not_allowed", "model_not_allowed"]
+    codes = [one["verdict"]["code"] for one in denied]
+    assert codes == ["model_not_allowed", "model_not_allowed", "operation_not_allowed", "model_not_allowed"]
     assert {(one["ended"], one["status"], one["cost_usd"]) for one in denied} == {("denied", 0, 0.0)}
     assert not {one["id"] for one in denied} & {one.get("id") for one in gateway.records() if one["kind"] == "intent"}
 
 
-@pytest.mark.usefixtures("governed")
-def test_an_answer_that_breaks_off_raises(gateway: Gateway, provider: LocalProvider) -> None:
-    whole = {seen: default_script()(seen) for seen in ()}
-    assert not whole
+def cut(where: int) -> Script:
+    """The provider's own answer, cut: JSON 60 bytes before its end, a stream after its third event and *where* bytes."""
 
-    def cut(seen: Seen) -> Reply:
+    def script(seen: Seen) -> Reply:
         reply = default_script()(seen)
         assert isinstance(reply, Reply)
-        size = sum(len(step) for step in reply.steps("POST") if isinstance(step, bytes))
-        steps = [reply.body] if isinstance(reply.body, bytes) else reply.body
-        late: list[Step] = [steps[0], 0.05, *steps[1:]]
-        return Reply(status=200, headers=reply.headers, body=reply.body if isinstance(reply.body, bytes) else late, cut_after=size - 60)
+        if isinstance(reply.body, bytes):
+            size = sum(len(step) for step in reply.steps("POST") if isinstance(step, bytes))
+            return replace(reply, cut_after=size - 60)
+        first, second, third, fourth = [one for one in reply.body if isinstance(one, bytes)][:4]
+        steps: list[Step] = [first, 0.02, second, 0.02, third, 0.02, fourth[:where] or b"", 0.02, b"x" * 9999]
+        head = replace(reply, body=b"").steps("HEAD")[0]
+        assert isinstance(head, bytes)
+        raw = [one for one in steps if not isinstance(one, bytes) or one]
+        size = len(head) - len("content-length: 0") + len("transfer-encoding: chunked")
+        size += sum(len(one) + len(f"{len(one):x}") + 4 for one in raw[:-1] if isinstance(one, bytes))
+        return replace(reply, body=raw, cut_after=size)
 
-    with answering(provider, cut):
+    return script
+
+
+@pytest.mark.usefixtures("governed")
+@pytest.mark.parametrize("where", [0, 1, 30], ids=["between events", "in an event's first byte", "in an event"])
+def test_an_answer_that_breaks_off_raises(gateway: Gateway, provider: LocalProvider, where: int) -> None:
+    """Never a JSONDecodeError, and never a silent end: what the SDK raises is an error of the API or of the transport."""
+    said: list[str] = []
+    with answering(provider, cut(where)):
         with openai.OpenAI(max_retries=0) as client:
             with pytest.raises(openai.APIError):
                 client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hi"}])
             stream = client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "a b c"}], stream=True)
-            with pytest.raises(openai.APIError):
-                list(stream)
-        with (anthropic.Anthropic(max_retries=0) as other, pytest.raises(anthropic.APIError),
+            with pytest.raises((openai.APIError, httpx.TransportError)):
+                said.extend(one.choices[0].delta.content or "" for one in stream)
+        with (anthropic.Anthropic(max_retries=0) as other, pytest.raises((anthropic.APIError, httpx.TransportError)),
               other.messages.stream(model=CLAUDE, max_tokens=9, messages=[{"role": "user", "content": "a"}]) as events):
             list(events)
+    assert "".join(said) == "You said:"
     assert wait_for(lambda: [one["ended"] for one in outcomes(gateway)[-3:]] == ["upstream_error"] * 3)
 
 
@@ -213,7 +237,7 @@ def test_an_answer_that_breaks_off_raises(gateway: Gateway, provider: LocalProvi
 
 
 @pytest.mark.usefixtures("governed")
-def test_requests_urllib_aiohttp(gateway: Gateway, provider: LocalProvider) -> None:
+def test_requests_and_urllib(gateway: Gateway, provider: LocalProvider) -> None:
     url = f"https://api.openai.com{CHAT}"
     headers = {"Authorization": "Bearer app-key", "Content-Type": "application/json"}
     with requests.Session() as session:
@@ -221,20 +245,31 @@ def test_requests_urllib_aiohttp(gateway: Gateway, provider: LocalProvider) -> N
             answer = session.post(url, data=chat("x", stream=stream), headers=headers, timeout=5)
             assert answer.status_code == 200
             assert answer.headers["x-douane-id"]
-        assert session.post(url, data=chat(model="o1"), headers=headers, timeout=5).headers["x-douane-code"] == "model_not_allowed"
+        answer = session.post(url, data=chat(model="o1"), headers=headers, timeout=5)
+        assert answer.headers["x-douane-code"] == "model_not_allowed"
     with urllib.request.urlopen(urllib.request.Request(url, chat(), headers), timeout=5) as got:
         assert b"You said" in got.read()
 
-    async def work() -> None:
-        async with aiohttp.ClientSession(trust_env=True) as client:
-            async with client.post(url, data=chat(), headers=headers) as answer:
-                assert answer.status == 200
-                assert b"You said" in await answer.read()
-            async with client.post(url, data=chat("a b", stream=True), headers=headers) as answer:
-                assert b"[DONE]" in b"".join([piece async for piece in answer.content])
+    assert {seen.header("authorization") for seen in provider.seen[-3:]} == {f"Bearer {REAL_KEY}"}
 
-    asyncio.run(work())
-    assert {seen.header("authorization") for seen in provider.seen[-5:]} == {f"Bearer {REAL_KEY}"}
+
+AIOHTTP = """
+import aiohttp, asyncio, json, sys
+async def main():
+    async with aiohttp.ClientSession(trust_env=True) as client:
+        for stream in (False, True):
+            asked = {"model": "gpt-4o", "stream": stream, "messages": [{"role": "user", "content": "aiohttp"}]}
+            async with client.post("https://api.openai.com/v1/chat/completions", json=asked) as answer:
+                print(answer.status, b"aiohttp" in b"".join([piece async for piece in answer.content]))
+asyncio.run(main())
+"""
+
+
+def test_aiohttp(gateway: Gateway, provider: LocalProvider) -> None:
+    """In a process of its own: it reads its certificates when it is imported."""
+    ran = douane(gateway.base, "run", "--", sys.executable, "-c", AIOHTTP)
+    assert ran.stdout.splitlines() == ["200 True", "200 True"], ran.stderr
+    assert provider.seen[-1].header("authorization") == f"Bearer {REAL_KEY}"
 
 
 FETCH = """
@@ -297,25 +332,8 @@ def _fetch(gateway: Gateway, name: str, records: list[dict[str, Any]]) -> None:
             assert text == (record["response"].get("body") or "").encode("utf-8", "surrogatepass"), where
 
 
-def _unzstd(data: bytes) -> bytes:
-    import zstandard
-
-    return zstandard.ZstdDecompressor().decompressobj().decompress(data)
-
-
-def _unbr(data: bytes) -> bytes:
-    import brotli  # type: ignore[import-untyped]
-
-    return bytes(brotli.decompress(data))
-
-
-def _ungzip(data: bytes) -> bytes:
-    import gzip
-
-    return gzip.decompress(data)
-
-
-UNCODE = {"gzip": _ungzip, "br": _unbr, "zstd": _unzstd}
+UNCODE = {"gzip": gzip.decompress, "br": brotli.decompress,
+          "zstd": lambda data: zstandard.ZstdDecompressor().decompressobj().decompress(data)}
 
 
 def _http(name: str) -> list[dict[str, Any]]:
@@ -370,7 +388,7 @@ def admin(gateway: Gateway, path: str) -> Got:
 def test_health_and_metrics(gateway: Gateway) -> None:
     assert admin(gateway, "/healthz").status == 200
     assert admin(gateway, "/readyz").json == {"ready": True, "problems": []}
-    calls, tokens, cost = (gateway.metric(name) for name in ("douane_calls_total", "douane_tokens_total", "douane_cost_usd_total"))
+    calls, tokens, cost = (gateway.metric(f"douane_{name}_total") for name in ("calls", "tokens", "cost_usd"))
     assert post(gateway, chat()).status == 200
     assert post(gateway, chat(model="o1")).status == 403
     assert gateway.metric("douane_calls_total") == calls + 2
@@ -408,33 +426,47 @@ def test_the_log_is_structured_and_carries_no_key(gateway: Gateway) -> None:
 # -- providers that cannot be reached ------------------------------------------------------------------------------
 
 
-def test_a_provider_that_is_not_there(tmp_path: Path, provider: LocalProvider) -> None:
-    with socket.socket() as taken:
+def test_providers_that_cannot_be_reached(tmp_path: Path, provider: LocalProvider) -> None:
+    """Not there, of another name, expired, by a CA that is not trusted, no TLS at all: each says which."""
+    with contextlib.ExitStack() as stack:
+        taken = stack.enter_context(socket.socket())
         taken.bind(("127.0.0.1", 0))  # bound and not listening: refused
-        text = policy(provider, upstream=f"https://127.0.0.1:{taken.getsockname()[1]}")
-        with running_gateway(tmp_path, text) as one:
-            got = post(one, chat())
-            assert (got.status, got.code) == (502, "upstream_error")
+        wrong = {name: stack.enter_context(running_provider(tmp_path / name, **how)) for name, how in (
+            ("named", {"names": ("other.example",)}), ("expired", {"lifetime": timedelta(days=-1)}), ("stranger", {}))}
+        plain = stack.enter_context(_plain_server())
+        ways = {"gone": (taken.getsockname()[1], provider.ca), "plain": (plain, provider.ca),
+                **{name: (one.port, one.ca if name != "stranger" else provider.ca) for name, one in wrong.items()}}
+        more = "".join(f'  {name}: {{like: openai, hosts: ["{name}.internal"], upstream: "https://127.0.0.1:{port}", '
+                       f'ca: "{ca}"}}\n' for name, (port, ca) in ways.items())
+        text = policy(provider).replace("providers:\n", "providers:\n" + more)
+        one = stack.enter_context(running_gateway(tmp_path, text))
+        for name, word in (("gone", "127.0.0.1"), ("named", "certificate"), ("expired", "expired"), ("stranger", "certificate"),
+                           ("plain", "TLS")):
+            host = f"{name}.internal"
+            with Wire.tls(one, host) as wire:
+                wire.send(request(chat(), host=host))
+                got = wire.answer()
+            assert (got.status, got.code) == (502, "upstream_error"), name
             assert got.header("x-should-retry") != "false"
+            assert word.lower() in got.json["error"]["message"].lower(), got.json
             said = one.outcome(got.id)
             assert (said["ended"], said["status"], said["verdict"]["code"]) == ("upstream_error", 0, "upstream_error")
-            assert "127.0.0.1" in got.json["error"]["message"]
+        assert not [seen for other in wrong.values() for seen in other.seen if seen.method]
 
 
-@pytest.mark.parametrize(("how", "said"), [
-    ({"names": ("other.example",)}, "certificate"), ({"lifetime": timedelta(days=-1)}, "expired"), ({"tls": False}, "TLS"), ({}, "certificate")])
-def test_a_provider_with_a_wrong_certificate(tmp_path: Path, provider: LocalProvider, how: dict[str, Any], said: str) -> None:
-    """Of another name, expired, none at all, or by a CA that is not trusted."""
-    with running_provider(tmp_path / "p", **how) as wrong:
-        trusted = wrong if how and "tls" not in how else provider
-        text = policy(trusted, upstream=f"https://127.0.0.1:{wrong.port}")
-        with running_gateway(tmp_path / "g", text) as one:
-            got = post(one, chat())
-            assert (got.status, got.code) == (502, "upstream_error")
-            assert said.lower() in got.json["error"]["message"].lower()
-            assert one.outcome(got.id)["ended"] == "upstream_error"
-        assert not [seen for seen in wrong.seen if seen.method]
-        assert REAL_KEY.encode() not in b"".join(seen.head for seen in wrong.seen)
+@contextlib.contextmanager
+def _plain_server() -> Iterator[int]:
+    """Answers in plain HTTP to whatever comes; its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        def serve() -> None:
+            with contextlib.suppress(OSError), listening.accept()[0] as peer:
+                peer.recv(9999)
+                peer.sendall(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listening.getsockname()[1]
+        thread.join(5)
 
 
 # -- signals -------------------------------------------------------------------------------------------------------
@@ -471,13 +503,14 @@ def test_reload(tmp_path: Path, provider: LocalProvider) -> None:
         assert got.status == 200
         assert one.outcome(got.id)["revision"] == second
 
-        for broken in ("chain: [", policy(provider).replace("swap_key", "swop_key"), policy(provider).replace("REAL_KEY", "NO_SUCH")):
+        for broken in ("chain: [", policy(provider).replace("swap_key", "swop_key"),
+                       policy(provider).replace("REAL_KEY", "NO_SUCH")):
             one.policy_file.write_text(broken)
             before = len([1 for event in one.records() if event.get("event") == "reload_refused"])
             one.process.send_signal(signal.SIGHUP)
             refused = wait_for(lambda before=before: [  # type: ignore[misc]
                 event for event in one.records() if event.get("event") == "reload_refused"][before:])
-            assert "p.yaml:" in refused[0]["error"]
+            assert "p.yaml:" in json.dumps(refused[0])
             assert status()["revision"] == second
             assert post(one, chat(model="gpt-5")).status == 200
             with Client(one.data / "control.sock") as client, pytest.raises(DouaneError, match=r"p\.yaml:"):
@@ -507,7 +540,7 @@ def test_sigterm_finishes_what_runs(tmp_path: Path, provider: LocalProvider) -> 
     finally:
         one.stop()
     records = one.records()
-    assert next(record for record in records if record.get("id") == got.id and record["kind"] == "outcome")["ended"] == "complete"
+    assert [said["ended"] for said in records if said.get("id") == got.id and said["kind"] == "outcome"] == ["complete"]
     assert records[-1]["event"] == "stop"
 
 
@@ -568,29 +601,41 @@ def test_a_port_in_use(tmp_path: Path, provider: LocalProvider) -> None:
             assert f"{option} HOST:PORT" in ended.stderr
 
 
-@pytest.mark.parametrize(("broken", "said"), [
-    (("  - swap_key", "  - swop_key"), "swap_key"), (("version: 1", "version: 1\nverison: 2"), "verison"),
-    (("env:REAL_KEY", "env:NO_SUCH_KEY"), "NO_SUCH_KEY"), (("- authenticate: {unknown: deny}", "- authenticate: {unknown: deny}\n    when: nobody.x"), "when"),
-    (("chain:", "audit: {level: full}\nchain:"), "full"), (("version: 1", "version: 1\nversion: 1"), "version"), (("version: 1", "\tversion"), "p.yaml")])
-def test_a_broken_policy(tmp_path: Path, provider: LocalProvider, broken: tuple[str, str], said: str) -> None:
+BROKEN = {
+    "an unknown policy": ("  - swap_key", "  - swop_key", "swap_key"),
+    "an unknown section": ("version: 1", "version: 1\nverison: 2", "verison"),
+    "a missing secret": ("env:REAL_KEY", "env:NO_SUCH_KEY", "NO_SUCH_KEY"),
+    "a wrong condition": ("{unknown: deny}", "{unknown: deny}\n    when: nobody.x", "when"),
+    "a level that is not there": ("chain:", "audit: {level: full}\nchain:", "audit.level"),
+    "a repeated key": ("version: 1", "version: 1\nversion: 1", "version"),
+    "no YAML": ("version: 1", "\tversion", "p.yaml"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_policy(tmp_path: Path, provider: LocalProvider, name: str) -> None:
+    before, after, said = BROKEN[name]
     text = policy(provider)
-    assert broken[0] in text
-    ended = start(tmp_path, text.replace(*broken, 1))
-    assert ended.returncode == 2
-    assert re.search(r"p\.yaml:\d+", ended.stderr)
-    assert said in ended.stderr
-    assert "Traceback" not in ended.stderr
-    check = douane(tmp_path, "check")
-    assert check.returncode == 1
-    assert said in check.stderr
-    ran = douane(tmp_path, "run", "--", "true")
-    assert ran.returncode == 2
-    assert said in ran.stderr
+    assert before in text
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "p.yaml").write_text(text.replace(before, after, 1))
+    ways = [("check", 1)] + ([("serve", 2)] if name in ("a missing secret", "an unknown policy") else [])
+    for word, code in ways:
+        ended = douane(tmp_path, word)
+        assert ended.returncode == code
+        assert re.search(r"p\.yaml:\d+", ended.stderr)
+        assert said in ended.stderr
+        assert "Traceback" not in ended.stderr
+    if name == "an unknown policy":
+        ran = douane(tmp_path, "run", "--", "true")
+        assert (ran.returncode, said in ran.stderr) == (2, True), ran.stderr
 
 
 def test_every_mistake_at_once(tmp_path: Path, provider: LocalProvider) -> None:
-    ended = start(tmp_path, policy(provider).replace("swap_key", "swop_key").replace("allow_models", "alow_models").replace("env:BOT_KEY", "env:NONE"))
-    assert len(re.findall(r"p\.yaml:\d+", ended.stderr)) >= 3
+    text = policy(provider).replace("swap_key", "swop_key").replace("allow_models", "alow_models")
+    text = text.replace("env:BOT_KEY", "env:NO")
+    (tmp_path / "p.yaml").write_text(text)
+    assert len(re.findall(r"p\.yaml:\d+", douane(tmp_path, "check", str(tmp_path)).stderr)) >= 3
 
 
 def test_folders_that_cannot_be_written(tmp_path: Path, provider: LocalProvider) -> None:
@@ -636,10 +681,11 @@ def test_run_has_the_exit_code_of_its_command(gateway: Gateway, words: list[str]
 
 
 def test_run_sets_what_is_needed_and_unsets_what_would_lead_past(gateway: Gateway) -> None:
-    names = ("HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "all_proxy", "SSL_CERT_DIR", "SSL_CERT_FILE", "OPENAI_API_KEY", "ANTHROPIC_API_KEY")
+    names = ("HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "all_proxy", "SSL_CERT_DIR", "SSL_CERT_FILE", "OPENAI_API_KEY",
+             "ANTHROPIC_API_KEY", "REAL_KEY", "BOT_KEY")
     show = f"import os,json; print(json.dumps({{n: os.environ.get(n) for n in {names!r}}}))"
-    inherited = environ(ALL_PROXY="http://evil.example:1", all_proxy="socks5://evil.example:1", SSL_CERT_DIR="/tmp", NO_PROXY="*",
-                        HTTPS_PROXY="http://evil.example:1")
+    inherited = environ(ALL_PROXY="http://evil.example:1", all_proxy="socks5://evil.example:1", SSL_CERT_DIR="/tmp",
+                        NO_PROXY="*", HTTPS_PROXY="http://evil.example:1")
     ran = douane(gateway.base, "run", "--as", "bot", "--tag", "job=7", "--", sys.executable, "-c", show, env=inherited)
     seen = json.loads(ran.stdout)
     assert seen["ALL_PROXY"] is seen["all_proxy"] is seen["SSL_CERT_DIR"] is None
@@ -649,14 +695,13 @@ def test_run_sets_what_is_needed_and_unsets_what_would_lead_past(gateway: Gatewa
     assert seen["OPENAI_API_KEY"]
     assert seen["OPENAI_API_KEY"] != REAL_KEY
     assert seen["ANTHROPIC_API_KEY"] is None, "no credential: the app must bring its own"
+    assert seen["REAL_KEY"] is seen["BOT_KEY"] is None, "the gateway's own secrets are not the app's"
 
 
 def test_a_token_dies_with_its_command(gateway: Gateway) -> None:
-    script = f"import os,sys; sys.path[:0]={[str(Path(__file__).parents[1])]!r}; print(os.environ['HTTPS_PROXY'], flush=True)"
+    script = "import os; print(os.environ['HTTPS_PROXY'])"
     ran = douane(gateway.base, "run", "--as", "bot", "--", sys.executable, "-c", script)
     user, _, token = ran.stdout.strip().removeprefix("http://").partition("@")[0].partition(":")
-    import base64
-
     head = b"Proxy-Authorization: Basic %b\r\n" % base64.b64encode(f"{user}:{token}".encode())
     wire, got = Wire.tunnel(gateway, "api.openai.com:443", head)
     wire.close()
@@ -687,8 +732,10 @@ def test_run_without_a_gateway_starts_one(tmp_path: Path, provider: LocalProvide
 
 
 def test_run_passes_signals_on(gateway: Gateway) -> None:
-    script = "import signal,sys,time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(9)); print('up', flush=True); time.sleep(20)"
-    with subprocess.Popen(command(gateway.base, "run", "--", sys.executable, "-c", script), env=environ(), stdout=subprocess.PIPE) as run:
+    script = ("import signal,sys,time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(9)); print('up', flush=True); "
+              "time.sleep(20)")
+    with subprocess.Popen(command(gateway.base, "run", "--", sys.executable, "-c", script), env=environ(),
+                          stdout=subprocess.PIPE) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == b"up\n"
         run.send_signal(signal.SIGTERM)
@@ -696,9 +743,9 @@ def test_run_passes_signals_on(gateway: Gateway) -> None:
 
 
 def test_env_can_be_evaluated(gateway: Gateway) -> None:
-    shell = f"{subprocess.list2cmdline(command(gateway.base, 'env'))}"
-    ran = subprocess.run(["sh", "-c", f'eval "$({shell})"; curl -sS --max-time 9 -d \'{chat("env").decode()}\' https://api.openai.com{CHAT}'],
-                         env=environ(), capture_output=True, text=True, timeout=20)
+    ask = ["curl", "-sS", "--max-time", "9", "-d", chat("env").decode(), f"https://api.openai.com{CHAT}"]
+    script = f'eval "$({shlex.join(command(gateway.base, "env"))})"; {shlex.join(ask)}'
+    ran = subprocess.run(["sh", "-c", script], env=environ(), capture_output=True, text=True, timeout=20)
     assert "You said: env" in ran.stdout, ran.stderr
 
 
@@ -754,3 +801,10 @@ def test_a_client_that_does_not_trust_us_is_told_in_the_log(gateway: Gateway, pr
     with untouched(provider), pytest.raises(ssl.SSLCertVerificationError):
         Wire.tls(gateway, ca=provider.ca)
     assert wait_for(lambda: "does it trust our CA" in gateway.log())
+
+
+def test_a_body_behind_an_upgrade_is_not_lost(passing: Gateway, provider: LocalProvider) -> None:
+    """What follows an upgrade is no HTTP; so a request that has a body as well is refused, and not sent on without it."""
+    with Wire.tls(passing) as wire, untouched(provider):
+        wire.send(request(chat(), headers=[("Upgrade", "h2c"), ("Connection", "Upgrade")]))
+        assert wire.answer().status in (400, 403)

@@ -25,7 +25,7 @@ def test_reveal_and_digest() -> None:
 
 
 @pytest.mark.parametrize("shown", [
-    repr(SECRET), str(SECRET), f"{SECRET}", f"{SECRET!r}", f"{SECRET:>40}", "%s %r" % (SECRET, SECRET), f"{[SECRET]}",
+    repr(SECRET), str(SECRET), f"{SECRET}", f"{SECRET!r}", f"{SECRET:>40}", f"{SECRET} {SECRET!r}", f"{[SECRET]}",
     pprint.pformat({"k": SECRET}), json.dumps([SECRET], default=str), orjson.dumps([SECRET], default=str).decode(),
     logging.LogRecord("x", 10, "f", 1, "%s", (SECRET,), None).getMessage(),
     repr(Credential(SECRET, b"authorization", b"Bearer ", "openai")), repr(Caller("::1", "me", SECRET)),
@@ -59,11 +59,11 @@ def test_a_traceback_with_locals_shows_the_mask() -> None:
 
 def test_equal_by_value_and_only_to_secrets() -> None:
     same = Secret(VALUE)
-    assert SECRET == same
+    assert same == SECRET
     assert hash(SECRET) == hash(same)
     assert len({SECRET, same, Secret("another")}) == 2
-    assert SECRET != Secret(VALUE + "x")
-    assert SECRET != VALUE
+    assert Secret(VALUE + "x") != SECRET
+    assert VALUE != SECRET
 
 
 def test_a_call_shows_neither_body_nor_document() -> None:

@@ -710,6 +710,21 @@ def test_a_provider_that_cuts_its_stream(gateway: Gateway, provider: LocalProvid
     assert gateway.outcome(got.id)["ended"] == "upstream_error"
 
 
+@pytest.mark.parametrize("headers", [[], [("content-length", "70")]], ids=["chunked", "content-length"])
+def test_bytes_after_a_streams_own_end(gateway: Gateway, provider: LocalProvider, headers: list[tuple[str, str]]) -> None:
+    """The app's answer is whole: its outcome was written before the end marker went out."""
+    first, last, more = b'data: {"choices":[]}\n\n', b"data: [DONE]\n\n", b": a comment that comes late\n\n"
+    reply = Reply(headers=[("content-type", "text/event-stream"), *headers], body=[first, last, 0.05, more + b"\n" * 5])
+    assert sum(map(len, (first, last, more))) + 5 == 70
+    with answering(provider, lambda seen: reply), Wire.tls(gateway) as wire:
+        for _ in range(2):
+            wire.send(request(chat(stream=True)))
+            got = wire.answer()
+            assert got.whole
+            assert got.body.startswith(first + last)
+            assert gateway.outcome(got.id)["ended"] == "complete"
+
+
 @pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
 def test_a_bomb_in_an_answer(gateway: Gateway, provider: LocalProvider, coding: str) -> None:
     body = bomb(coding, 400 * MB)
@@ -793,6 +808,30 @@ def test_a_client_that_leaves_is_told_to_the_provider(gateway: Gateway, provider
     assert mine[0]["ended"] == "client_disconnected"
 
 
+def test_a_client_that_leaves_what_is_forwarded(gateway: Gateway, tmp_path: Path) -> None:
+    steps: list[Step] = []
+    for _ in range(100):
+        steps += [b"x", 0.05]
+    with running_provider(tmp_path, tls=False, script=lambda seen: Reply(body=steps)) as other:
+        name = f"127.0.0.1:{other.port}"
+        with Wire.to(gateway.proxy) as wire:
+            wire.send(request(None, method="GET", target=f"http://{name}/", host=name))
+            assert wire.more()
+        began = time.monotonic()
+        assert wait_for(lambda: other.seen[0].ended == "client_gone")
+        assert time.monotonic() - began < 1
+
+
+def test_what_is_forwarded_may_be_cut(gateway: Gateway, tmp_path: Path) -> None:
+    with running_provider(tmp_path, tls=False, script=lambda seen: Reply(body=[b"a", 0.02, b"b" * 99], cut_after=60)) as other:
+        name = f"127.0.0.1:{other.port}"
+        got = plain(gateway, request(None, method="GET", target=f"http://{name}/", host=name))
+        assert (got.status, got.whole) == (200, False)
+    got = plain(gateway, request(None, method="GET", target=f"http://{name}/", host=name))
+    assert got.status == 502
+    assert name.encode() in got.body
+
+
 def test_a_client_that_leaves_in_its_request(gateway: Gateway, provider: LocalProvider) -> None:
     known = {one.get("id") for one in gateway.records()}
     with untouched(provider):
@@ -818,6 +857,33 @@ def test_a_client_that_does_not_read_does_not_fill_our_memory(gateway: Gateway, 
         sent = provider.seen[-1].sent
         assert gateway.peak() - before < 16 * MB
     assert sent < 32 * MB
+
+
+IMPATIENT = "\n".join(("import douane.hosts.mitm as m, douane.hosts.transport as t", "m.HEAD_SECONDS = 0.3",
+                       "t.STALLED_SECONDS = 0.3"))
+
+
+def test_slow_clients_are_not_waited_for(tmp_path: Path, provider: LocalProvider) -> None:
+    """A head, a handshake, a body that do not come; a slow provider is another matter."""
+    with running_gateway(tmp_path, policy(provider), patch=IMPATIENT) as one, untouched(provider):
+        for data in (b"", b"CONN", b"CONNECT api.openai.com:443 HTTP/1.1\r\n", b"POST http://api.openai.com/ HTT",
+                     request(chat(), target=f"http://api.openai.com{CHAT}")[:-5]):
+            with Wire.to(one.proxy) as wire:
+                wire.send(data)
+                assert wire.ended(2), data
+        for data in (b"", b"\x16", b"\x16\x03\x01", hello("api.openai.com")[:50]):
+            wire, _ = Wire.tunnel(one, "api.openai.com:443")
+            with wire:
+                wire.send(data)
+                assert wire.ended(2), data
+        for data in (b"", request(chat())[:20], request(chat())[:-5]):
+            with Wire.tls(one) as wire:
+                wire.send(data)
+                assert wire.ended(2), data
+    with (running_gateway(tmp_path, policy(provider), patch=IMPATIENT) as one, Wire.tls(one) as wire,
+          answering(provider, lambda seen: Reply(body=[b"{", 0.8, b"}"], delay=0.8))):
+        wire.send(request(chat()))
+        assert wire.answer().body == b"{}"
 
 
 # -- the admin port ------------------------------------------------------------------------------------------------

@@ -15,6 +15,9 @@ from douane.providers.base import Meter
 
 __all__ = ["AnswerPipe"]
 
+LONGEST_EVENT = 1 << 20
+"""Bytes; of a longer event the pieces leave as they come."""
+
 
 class AnswerPipe:
     """One answer. ``start`` once, ``feed`` for each piece, ``close`` once; each returns what may leave now.
@@ -22,20 +25,25 @@ class AnswerPipe:
     *limit*: bytes that a compressed answer may decode to. Beyond it the meter stops reading; where a filter must see
     the text, the answer is refused. Raises UpstreamError where the answer cannot be read."""
 
-    __slots__ = ("_decoder", "_filters", "_held", "_limit", "_meter", "_pending")
+    __slots__ = ("_decoder", "_events", "_filters", "_held", "_limit", "_meter", "_pending", "_unfinished")
 
     def __init__(self, meter: Meter | None, filters: Sequence[BodyFilter], limit: int) -> None:
         self._meter = meter
         self._filters = filters
         self._limit = limit
         self._decoder: Decoder | None = None
+        self._events = False
+        self._unfinished = b""
+        """The beginning of an event whose end has not come."""
         self._held = b""
         """Raw bytes that came and have not left."""
         self._pending = b""
         """Decoded bytes that went into the filters and have not come out."""
 
-    def start(self, headers: Headers, coding: bytes) -> Headers:
-        """*coding*: every Content-Encoding of *headers*, joined by commas."""
+    def start(self, headers: Headers, coding: bytes, *, events: bool) -> Headers:
+        """*coding*: every Content-Encoding of *headers*, joined by commas. *events*: the body is a stream of uncompressed
+        server-sent events, of which only whole ones leave: where the stream breaks off, one of ours can follow."""
+        self._events = events
         if coding and (self._filters or self._meter is not None):
             try:
                 self._decoder = Decoder(coding.decode("latin-1"), self._limit)
@@ -52,11 +60,13 @@ class AnswerPipe:
         text = raw if self._decoder is None else self._decoded(raw)
         if self._meter is not None and text:
             self._meter.feed(text)
-        if not self._filters:
-            return raw
         out = text
         for one in self._filters:
             out = one.feed(out)
+        if self._events:
+            return self._whole_events(out)
+        if not self._filters:
+            return raw
         return out if self._decoder is None else self._release(raw, text, out)
 
     def close(self) -> bytes:
@@ -73,8 +83,16 @@ class AnswerPipe:
                 tail = later.feed(tail)
             out += tail
         if self._decoder is None:
-            return out
+            return self._unfinished + out
         return self._release(b"", b"", out)
+
+    def _whole_events(self, out: bytes) -> bytes:
+        if self._unfinished:
+            out = self._unfinished + out
+        end = max(out.rfind(b"\n\n"), out.rfind(b"\n\r\n") + 1 or -1)
+        whole = end + 2 if end >= 0 else 0 if len(out) < LONGEST_EVENT else len(out)
+        self._unfinished = out[whole:]
+        return out[:whole] if self._unfinished else out
 
     def _decoded(self, raw: bytes) -> bytes:
         if self._decoder is None:

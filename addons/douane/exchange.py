@@ -62,6 +62,12 @@ def _rest[T](work: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any
         return cast(T, done.value)
 
 
+def _is_cancelled() -> bool:
+    """Whether a CancelledError at hand is meant for this task, and not one that a policy raised by itself."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 @dataclass(slots=True)
 class _Clock:
     """Moments of one exchange, by ``time.perf_counter``; 0.0 where it has not come."""
@@ -154,8 +160,7 @@ class Exchange:
                 return None
             return self._apply(entry, await admit(self.call))
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if _is_cancelled():
                 raise
             return self._broken(entry, "was cancelled")
         except Exception as error:  # noqa: BLE001 - law 1: whatever a policy raises is a denial
@@ -235,15 +240,20 @@ class Exchange:
                 coding = coding + b"," + value if coding else value
             elif name == b"content-length":
                 self.promised = int(value)
-            elif name in _REQUEST_IDS and not self._upstream_request_id:
-                self._upstream_request_id = value[:200].decode("latin-1")
         events = kind.startswith(b"text/event-stream")
         self.takes_events = events and coding in (b"", b"identity")
+        if events:  # it may end before its length, at its own end marker
+            headers = tuple(h for h in headers if h[0] != b"content-length")
+            self.promised = None
         wire = self.operation.wire if self.operation is not None else None
         if wire is not None and status < 300:
             self._meter = wire.meter(stream=events)
         self._pipe = AnswerPipe(self._meter, self._filters, self.chain.edge.max_body)
-        passed = self._guarded(self._pipe.start, headers, coding)
+        passed = self._guarded(self._pipe.start, headers, coding, events=self.takes_events)
+        for name, value in passed:  # as the filters left it: a provider may echo a key here too
+            if name in _REQUEST_IDS:
+                self._upstream_request_id = value[:200].decode("latin-1")
+                break
         return (*passed, (b"x-douane-id", self.call.id.encode()))
 
     def feed(self, chunk: bytes) -> bytes:
@@ -308,9 +318,10 @@ class Exchange:
             if settle is None:
                 continue
             try:
-                async with asyncio.timeout(ADMIT_SECONDS):
-                    await settle(self.call, result)
-            except Exception as error:  # noqa: BLE001 - the outcome must be written all the same
+                await at_once_or_within(ADMIT_SECONDS, settle(self.call, result))
+            except (Exception, asyncio.CancelledError) as error:  # the outcome must be written all the same
+                if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                    raise
                 log.error("a policy could not settle: %s", where(error), extra={"policy": entry.name})
                 self.gate.observer.failed_closed("policy_error")
                 self._findings.append(Finding(entry.name, f"settle_failed:{type(error).__name__}"))

@@ -158,24 +158,24 @@ class _Passage:
 
     async def _body(self, limit: int) -> bytes:
         """The whole request body as sent. Raises RefusedError over *limit* bytes, _ClientLeftError."""
+        declared = self.exchange.call.header(b"content-length")
+        if declared is not None and int(declared) > limit:
+            raise _too_large(limit)
         message = await self.receive()
         body: bytes = message.get("body", b"")
         if message["type"] == "http.request" and not message.get("more_body", False) and len(body) <= limit:
             return body
-        too_large = RefusedError("too_large", f"the request body is over the limit of {limit} bytes")
-        if any(name == b"content-length" and int(value) > limit for name, value in self.scope["headers"]):
-            raise too_large
-        parts = [body]
-        size = len(body)
-        while message.get("more_body", False):
-            message = await self.receive()
+        parts: list[bytes] = []
+        size = 0
+        while message["type"] == "http.request":
             parts.append(message.get("body", b""))
             size += len(parts[-1])
             if size > limit:
-                raise too_large
-        if message["type"] == "http.disconnect":
-            raise _ClientLeftError
-        return b"".join(parts)
+                raise _too_large(limit)
+            if not message.get("more_body", False):
+                return b"".join(parts)
+            message = await self.receive()
+        raise _ClientLeftError
 
     # -- out -----------------------------------------------------------------------------------------------------
 
@@ -280,6 +280,10 @@ class _Passage:
         """The outcome of an answer nobody waits for any more."""
         with contextlib.suppress(AuditUnavailableError):
             await self.exchange.finish(ended)
+
+
+def _too_large(limit: int) -> RefusedError:
+    return RefusedError("too_large", f"the request body is over the limit of {limit} bytes")
 
 
 def _replay(body: bytes, gone: Callable[[], Awaitable[None]]) -> Receive:

@@ -1,7 +1,7 @@
 """Structured logs: one JSON object a line on stderr, or one plain line for a person's terminal.
 
-Law 7: a log line holds what the code passed by name; no headers, bodies, queries. Libraries speak at WARNING and above;
-mitmproxy's at ERROR, for its warnings quote bytes of the wire.
+Law 7: a log line holds what the code passed by name; no headers, bodies, queries, and of an exception its type and place
+alone. Libraries speak at WARNING and above; mitmproxy's at ERROR, for its warnings quote bytes of the wire.
 """
 
 import json
@@ -26,22 +26,28 @@ def where(error: BaseException) -> str:
     return f"{type(error).__name__} at {'/'.join(code.co_filename.split('/')[-2:])}:{trace.tb_lineno} in {code.co_name}"
 
 
+def _message(record: logging.LogRecord) -> str:
+    """asyncio's lines go on with the ``repr`` of a task, in which the exception is quoted: only their first is shown."""
+    said = record.getMessage()
+    return said.partition("\n")[0] if record.name == "asyncio" else said
+
+
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = {"at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-                "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
+                "level": record.levelname.lower(), "logger": record.name, "message": _message(record)}
         line.update({name: value for name, value in vars(record).items() if name not in _STANDARD})
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+        if record.exc_info and record.exc_info[1]:
+            line["exception"] = where(record.exc_info[1])
         return json.dumps(line, default=str, ensure_ascii=False)
 
 
 class _Plain(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         said = " ".join(f"{name}={value}" for name, value in vars(record).items() if name not in _STANDARD)
-        line = f"{record.levelname.lower()}: {record.getMessage()}" + (f" ({said})" if said else "")
-        if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+        line = f"{record.levelname.lower()}: {_message(record)}" + (f" ({said})" if said else "")
+        if record.exc_info and record.exc_info[1]:
+            line += f": {where(record.exc_info[1])}"
         return line
 
 

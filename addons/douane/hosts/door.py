@@ -3,16 +3,18 @@
 Law 3: CONNECT host, SNI (absent is no mismatch) and Host agree, or the call is refused with ``host_mismatch``.
 """
 
+import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import lru_cache
 from typing import Literal
 
-from douane.asgi import App, Receive, Scope, Send
+from douane.asgi import App, Message, Receive, Scope, Send
 from douane.call import Target
 from douane.chain import Chain
 from douane.edge import Govern, Refuse, Tunnel, host_key, is_loopback, split_authority
 from douane.errors import RefusedError, UpstreamError
+from douane.governor import DISCONNECT, AnswerCutError, Departure
 from douane.hosts.mitm import AddressRefusedError, ConnectPoint, Doorkeeper, proxy_caller, resolve
 from douane.intake import Arrival
 from douane.providers.base import Provider
@@ -148,10 +150,42 @@ class PlainProxy:
         keeper.tunnelled()
         headers = [h for h in scope["headers"] if h[0] not in (b"proxy-authorization", b"proxy-connection")]
         target = Target(scheme, to.host, to.port, address=address)
-        try:
-            await self._relay({**scope, "headers": headers, "state": {"forward": Forward(target)}}, receive, send)
-        except UpstreamError as error:
-            await plain_answer(send, 504 if error.code == "upstream_timeout" else 502, f"Douane: {error.reason}.\n")
+        passed = {**scope, "headers": headers, "state": {"forward": Forward(target)}}
+        await _until_the_client_leaves(scope, _relayed(self._relay, passed, receive, send))
+
+
+async def _relayed(relay: App, scope: Scope, receive: Receive, send: Send) -> None:
+    started = False
+
+    async def watched(message: Message) -> None:
+        nonlocal started
+        started = True
+        await send(message)
+
+    try:
+        await relay(scope, receive, watched)
+    except UpstreamError as error:
+        if started:
+            raise AnswerCutError from error
+        await plain_answer(send, 504 if error.code == "upstream_timeout" else 502, f"Douane: {error.reason}.\n")
+
+
+async def _until_the_client_leaves(scope: Scope, work: Coroutine[None, None, None]) -> None:
+    """Await *work*, cancelled when the connection is lost: else a stream that nobody reads would be fetched to its end."""
+    task = asyncio.ensure_future(work)
+    departure: Departure = scope["extensions"][DISCONNECT]
+
+    def left() -> None:
+        task.cancel()
+
+    departure.tell = left
+    try:
+        await asyncio.wait({task})
+    finally:
+        departure.tell = None
+        task.cancel()
+    if not task.cancelled():
+        task.result()
 
 
 async def plain_answer(send: Send, status: int, text: str) -> None:

@@ -116,7 +116,7 @@ class Doorway(layer.Layer):
 
     def _handle_event(self, event: events.Event) -> Generated:
         if isinstance(event, events.Start):
-            self._timer = asyncio.get_running_loop().call_later(HEAD_SECONDS, self._too_slow)
+            self._timer = _patience(self._handler)
         elif isinstance(event, events.DataReceived):
             self._buffer += event.data
             yield from self._read_head()
@@ -182,13 +182,18 @@ class Doorway(layer.Layer):
             yield commands.SendData(self.context.client, head.encode() + text)
         yield commands.CloseConnection(self.context.client)
 
-    def _too_slow(self) -> None:
-        if self._handler.client in self._handler.transports:
-            self._handler.close_connection(self._handler.client)
-
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+
+
+def _patience(handler: DouaneHandler) -> asyncio.TimerHandle:
+    """Close the client's connection in HEAD_SECONDS, unless cancelled."""
+    def too_slow() -> None:
+        if handler.client in handler.transports:
+            handler.close_connection(handler.client)
+
+    return asyncio.get_running_loop().call_later(HEAD_SECONDS, too_slow)
 
 
 def parse_connect(head: bytes, peer: str) -> tuple[str, int, Caller]:
@@ -238,9 +243,13 @@ class Governed(layer.Layer):
         super().__init__(context)
         self._handler, self._keeper, self._decision, self._caller = handler, keeper, decision, caller
         self._first = b""
+        self._timer: asyncio.TimerHandle | None = None
+        """Runs until the handshake is done."""
 
     def _handle_event(self, event: events.Event) -> Generated:
-        if isinstance(event, events.DataReceived):
+        if isinstance(event, events.Start):
+            self._timer = _patience(self._handler)
+        elif isinstance(event, events.DataReceived):
             self._first += event.data
             if len(self._first) >= 3:
                 yield from self._choose()
@@ -263,6 +272,8 @@ class Governed(layer.Layer):
         self._first = b""
 
     def _protocol(self) -> asyncio.Protocol:
+        if self._timer is not None:
+            self._timer.cancel()
         point = ConnectPoint(self._caller, self._decision.host, (self.context.client.sni or "").lower().removesuffix("."), True)
         return self._keeper.server.protocol({"door": point}, absolute=False)
 

@@ -262,10 +262,10 @@ class HttpProtocol(HttpToolsProtocol):
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], *, absolute: bool) -> None:
         super().__init__(config, server_state, app_state, asyncio.get_running_loop())
         self._absolute = absolute
-        self._in_head = True
         self._in_message = False
         self._deaf = False
         self._head_size = 0
+        """Bytes since the message began, its head ended or its last body byte: of a head or of trailers."""
         self._heard = self.loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._departure = Departure()
@@ -288,23 +288,26 @@ class HttpProtocol(HttpToolsProtocol):
         self._heard = self.loop.time()
         self._head_size += len(data)
         super().data_received(data)
-        if self._in_head and self._head_size > MAX_HEAD:
-            self.send_400_response("The request head is too large.")
+        if self._in_message and self._head_size > MAX_HEAD:
+            self.send_400_response("The request head or its trailers are too large.")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]
-        self._in_head = self._in_message = True
+        self._in_message = True
 
     def on_headers_complete(self) -> None:
         self._check_head()
-        self._in_head = False
         self._head_size = 0
         super().on_headers_complete()
         self.headers = []  # of trailers: they must not join the headers of a request that may have been judged
         if self.parser.should_upgrade():  # we upgrade nothing: what follows the head is no HTTP
             self.cycle.keep_alive = False
             self._deaf = True
+
+    def on_body(self, body: bytes) -> None:
+        self._head_size = 0  # what is counted from here are trailers
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._in_message = False
@@ -318,11 +321,18 @@ class HttpProtocol(HttpToolsProtocol):
         if self._head_size > MAX_HEAD and sum(len(name) + len(value) for name, value in headers) > MAX_HEAD:
             raise _MalformedError("head too large")
         hosts = 0
+        has_body = False
         for name, value in headers:
             if name == b"host":
                 hosts += 1
-            elif name == b"transfer-encoding" and value.lower() != b"chunked":
-                raise _MalformedError("transfer coding")
+            elif name == b"content-length":
+                has_body = has_body or value.strip(b"0") != b""
+            elif name == b"transfer-encoding":
+                has_body = True
+                if value.lower() != b"chunked":
+                    raise _MalformedError("transfer coding")
+        if has_body and self.parser.should_upgrade():
+            raise _MalformedError("a body behind an upgrade, which the parser takes for another protocol")
         if hosts != 1:
             raise _MalformedError("Host")
         if self._absolute:
