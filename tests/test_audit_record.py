@@ -129,6 +129,20 @@ def test_whole_leaves_out_what_is_empty_and_no_zero() -> None:
     assert "  status              0" in lines
 
 
+def test_what_a_caller_made_up_commands_no_terminal_and_forges_no_line() -> None:
+    odd = "a\x1b[2J\n2026-01-02T03:04:05.678Z  outcome\x9b\u202e\r"
+    said = outcome(call(model=odd, path=odd, principal=Principal("bot", tags={odd: odd}, user=odd)), Outcome("complete"))
+    assert show.one_line(said).isprintable()
+    assert "openai/chat a\\x1b[2J\\n2026" in show.one_line(said)
+    assert show.as_json(said).isprintable()
+    assert show.one_line({**record.event("refused", house.AT), "host": odd}).isprintable()
+    lines = show.whole(said).split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert len(lines) == len(show.whole(outcome(call(model="m", path="p", principal=Principal("bot", tags={"t": "v"}, user="u")),
+                                                Outcome("complete"))).split("\n"))
+    assert "café" in show.one_line(record.intent(call(model="café"), "", ()))
+
+
 def test_as_json_is_the_record() -> None:
     said = record.intent(call(), "f", ())
     assert json.loads(show.as_json(said)) == json.loads(json.dumps(said))

@@ -92,10 +92,9 @@ def failed(text: str) -> Exception:
 def test_where_names_type_and_place_never_the_message() -> None:
     assert re.fullmatch(r"KeyError at tests/test_logs\.py:\d+ in failed", where(failed("canary")))
     assert where(ValueError("canary")) == "ValueError"
-    try:
+    with pytest.raises(ValueError, match="Expecting") as caught:
         json.loads('{"canary"')
-    except ValueError as error:
-        assert re.fullmatch(r"JSONDecodeError at json/decoder\.py:\d+ in \w+", where(error))
+    assert re.fullmatch(r"JSONDecodeError at json/decoder\.py:\d+ in \w+", where(caught.value))
 
 
 @pytest.mark.parametrize("as_json", [True, False])

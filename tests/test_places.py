@@ -40,9 +40,11 @@ def test_addresses(text: str, expected: Listen) -> None:
     assert str(expected) == text
 
 
-@pytest.mark.parametrize("text", ["", "8080", ":8080", "host", "host:", "host:x", "host:-1", "host:65536", "host:8 0", "h:٣", "[]:1"])
+@pytest.mark.parametrize("text", [
+    "", "8080", ":8080", "host", "host:", "host:x", "host:-1", "host:65536", "host:8 0", "h:٣", "[]:1",
+])
 def test_no_addresses(text: str) -> None:
-    with pytest.raises(ConfigError, match="--admin: .* is not HOST:PORT") as caught:
+    with pytest.raises(ConfigError, match=r"--admin: .* is not HOST:PORT") as caught:
         Listen.parse(text, "--admin")
     assert caught.value.exit_code == 2
     with pytest.raises(ConfigError):

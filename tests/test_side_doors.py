@@ -866,20 +866,19 @@ IMPATIENT = "\n".join(("import douane.hosts.mitm as m, douane.hosts.transport as
 def test_slow_clients_are_not_waited_for(tmp_path: Path, provider: LocalProvider) -> None:
     """A head, a handshake, a body that do not come; a slow provider is another matter."""
     with running_gateway(tmp_path, policy(provider), patch=IMPATIENT) as one, untouched(provider):
+        waiting: list[tuple[str, bytes, Wire]] = []
         for data in (b"", b"CONN", b"CONNECT api.openai.com:443 HTTP/1.1\r\n", b"POST http://api.openai.com/ HTT",
                      request(chat(), target=f"http://api.openai.com{CHAT}")[:-5]):
-            with Wire.to(one.proxy) as wire:
-                wire.send(data)
-                assert wire.ended(2), data
+            waiting.append(("plain", data, Wire.to(one.proxy)))
         for data in (b"", b"\x16", b"\x16\x03\x01", hello("api.openai.com")[:50]):
-            wire, _ = Wire.tunnel(one, "api.openai.com:443")
-            with wire:
-                wire.send(data)
-                assert wire.ended(2), data
+            waiting.append(("tunnel", data, Wire.tunnel(one, "api.openai.com:443")[0]))
         for data in (b"", request(chat())[:20], request(chat())[:-5]):
-            with Wire.tls(one) as wire:
-                wire.send(data)
-                assert wire.ended(2), data
+            waiting.append(("tls", data, Wire.tls(one)))
+        for _, data, wire in waiting:
+            wire.send(data)
+        for how, data, wire in waiting:
+            with wire:
+                assert wire.ended(2), (how, data)
     with (running_gateway(tmp_path, policy(provider), patch=IMPATIENT) as one, Wire.tls(one) as wire,
           answering(provider, lambda seen: Reply(body=[b"{", 0.8, b"}"], delay=0.8))):
         wire.send(request(chat()))

@@ -126,13 +126,13 @@ def _names(providers: Mapping[str, Provider]) -> set[str]:
 
 
 def _plain(address: str) -> Address:
-    """The address that is meant: an IPv4 one may be wrapped as mapped, 6to4 or NAT64."""
+    """The address that is meant: an IPv4 one may be wrapped, as mapped or for NAT64."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv4Address):
         return ip
     if ip in _NAT64:
         return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-    return ip.ipv4_mapped or ip.sixtofour or ip
+    return ip.ipv4_mapped or ip
 
 
 def is_loopback(address: str) -> bool:

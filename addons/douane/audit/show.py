@@ -1,4 +1,8 @@
-"""Records for a person's eyes."""
+"""Records for a person's eyes.
+
+Law: what a caller made up (a model's name, a path, a tag) commands no terminal and forges no line: what does not print
+is shown as its escape.
+"""
 
 import json
 from typing import Any
@@ -7,7 +11,11 @@ __all__ = ["as_json", "one_line", "whole"]
 
 
 def as_json(record: dict[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False)
+    return json.dumps(record)
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def one_line(record: dict[str, Any]) -> str:
@@ -16,7 +24,7 @@ def one_line(record: dict[str, Any]) -> str:
     if kind == "event":
         said = " ".join(f"{k}={v}" for k, v in record.items()
                         if k not in ("kind", "event", "at", "seq", "node", "prev", "hash"))
-        return f"{record.get('at')} event    {record.get('event')} {said}"
+        return _printable(f"{record.get('at')} event    {record.get('event')} {said}")
     who = (record.get("principal") or {}).get("name") or "-"
     what = f"{record.get('provider')}/{record.get('operation')} {record.get('model') or '-'}"
     parts = [str(record.get("at")), f"{kind:<8}", who, what]
@@ -30,7 +38,7 @@ def one_line(record: dict[str, Any]) -> str:
             parts.append(f"{usage['input']}→{usage['output']} tokens")
         if record.get("cost_usd") is not None:
             parts.append(f"${record['cost_usd']:.6f}")
-    return "  ".join([*parts, str(record.get("id"))])
+    return _printable("  ".join([*parts, str(record.get("id"))]))
 
 
 def whole(record: dict[str, Any]) -> str:
@@ -42,5 +50,5 @@ def whole(record: dict[str, Any]) -> str:
         said = value
         if isinstance(value, dict):
             said = ", ".join(f"{k}={v}" for k, v in value.items() if v not in (None, {}, ""))
-        lines.append(f"  {name:<20}{said}")
+        lines.append(_printable(f"  {name:<20}{said}"))
     return "\n".join(lines)
