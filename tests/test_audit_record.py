@@ -138,8 +138,8 @@ def test_what_a_caller_made_up_commands_no_terminal_and_forges_no_line() -> None
     assert show.one_line({**record.event("refused", house.AT), "host": odd}).isprintable()
     lines = show.whole(said).split("\n")
     assert all(line.isprintable() for line in lines)
-    assert len(lines) == len(show.whole(outcome(call(model="m", path="p", principal=Principal("bot", tags={"t": "v"}, user="u")),
-                                                Outcome("complete"))).split("\n"))
+    decent = call(model="m", path="p", principal=Principal("bot", tags={"t": "v"}, user="u"))
+    assert len(lines) == len(show.whole(outcome(decent, Outcome("complete"))).split("\n"))
     assert "café" in show.one_line(record.intent(call(model="café"), "", ()))
 
 

@@ -808,6 +808,31 @@ def test_a_client_that_leaves_is_told_to_the_provider(gateway: Gateway, provider
     assert mine[0]["ended"] == "client_disconnected"
 
 
+PONDERING = """
+import asyncio
+from douane.policies import allow_models
+judge = allow_models._AllowModels.admit
+async def admit(self, call):
+    await asyncio.sleep(0.3)
+    return await judge(self, call)
+allow_models._AllowModels.admit = admit
+"""
+
+
+def test_a_client_that_leaves_while_it_is_judged(tmp_path: Path, provider: LocalProvider) -> None:
+    """The provider is not asked for what nobody waits for, or not for longer than it takes to notice."""
+    with (answering(provider, lambda seen: Reply(body=b"{}", delay=5)),
+          running_gateway(tmp_path, policy(provider), patch=PONDERING) as one):
+        before = len(provider.seen)
+        with Wire.tls(one) as wire:
+            wire.send(request(chat()))
+            time.sleep(0.1)
+        said = wait_for(lambda: [record for record in one.records() if record["kind"] == "outcome"])
+        assert said
+        assert said[0]["ended"] == "client_disconnected"
+        assert wait_for(lambda: all(seen.ended != "open" for seen in provider.seen[before:]))
+
+
 def test_a_client_that_leaves_what_is_forwarded(gateway: Gateway, tmp_path: Path) -> None:
     steps: list[Step] = []
     for _ in range(100):
@@ -866,14 +891,12 @@ IMPATIENT = "\n".join(("import douane.hosts.mitm as m, douane.hosts.transport as
 def test_slow_clients_are_not_waited_for(tmp_path: Path, provider: LocalProvider) -> None:
     """A head, a handshake, a body that do not come; a slow provider is another matter."""
     with running_gateway(tmp_path, policy(provider), patch=IMPATIENT) as one, untouched(provider):
-        waiting: list[tuple[str, bytes, Wire]] = []
-        for data in (b"", b"CONN", b"CONNECT api.openai.com:443 HTTP/1.1\r\n", b"POST http://api.openai.com/ HTT",
-                     request(chat(), target=f"http://api.openai.com{CHAT}")[:-5]):
-            waiting.append(("plain", data, Wire.to(one.proxy)))
-        for data in (b"", b"\x16", b"\x16\x03\x01", hello("api.openai.com")[:50]):
-            waiting.append(("tunnel", data, Wire.tunnel(one, "api.openai.com:443")[0]))
-        for data in (b"", request(chat())[:20], request(chat())[:-5]):
-            waiting.append(("tls", data, Wire.tls(one)))
+        absolute = request(chat(), target=f"http://api.openai.com{CHAT}")
+        heads = (b"", b"CONN", b"CONNECT api.openai.com:443 HTTP/1.1\r\n", absolute[:20], absolute[:-5])
+        waiting = [*(("plain", data, Wire.to(one.proxy)) for data in heads),
+                   *(("tunnel", data, Wire.tunnel(one, "api.openai.com:443")[0]) for data in (
+                       b"", b"\x16", b"\x16\x03\x01", hello("api.openai.com")[:50])),
+                   *(("tls", data, Wire.tls(one)) for data in (b"", request(chat())[:20], request(chat())[:-5]))]
         for _, data, wire in waiting:
             wire.send(data)
         for how, data, wire in waiting:

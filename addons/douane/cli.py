@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from douane import __version__
 from douane.errors import ConfigError, DouaneError
@@ -24,7 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         places = Places.of(vars(parsed), os.environ, _home())
         command: Command = parsed.command
-        return command(parsed, places)
+        code = command(parsed, places)
+        sys.stdout.flush()  # a reader that has left is noticed here, not at the interpreter's end
+        return code
     except DouaneError as error:
         for line in str(error).splitlines():
             print(f"douane: {line}", file=sys.stderr)
@@ -41,17 +44,24 @@ def _home() -> Path:
     return Path(os.environ.get("DOUANE_HOME") or Path.cwd())
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as every other mistake gets."""
+        print(f"douane: {message} (see {self.prog} --help)", file=sys.stderr)
+        sys.exit(ConfigError.exit_code)
+
+
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     for name, what in (("policies", "folder of the policy files"), ("data", "folder of the audit log and the control socket"),
                        ("certs", "folder of the CA"), ("proxy", "HOST:PORT of the proxy"), ("admin", "HOST:PORT of /metrics")):
         common.add_argument(f"--{name}", metavar="HOST:PORT" if name in ("proxy", "admin") else "DIR",
                             help=f"{what} (DOUANE_{name.upper()})")
-    parser = argparse.ArgumentParser(prog="douane", description="The customs house for AI traffic.")
+    parser = _Parser(prog="douane", description="The customs house for AI traffic.")
     parser.add_argument("--version", action="version", version=f"douane {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def add(name: str, command: Command, what: str, under: "argparse._SubParsersAction[argparse.ArgumentParser]" = commands,
+    def add(name: str, command: Command, what: str, under: "argparse._SubParsersAction[_Parser]" = commands,
             ) -> argparse.ArgumentParser:
         made = under.add_parser(name, help=what, description=what, parents=[common])
         made.set_defaults(command=command)
@@ -77,10 +87,10 @@ def _parser() -> argparse.ArgumentParser:
 type _Add = Callable[..., argparse.ArgumentParser]
 
 
-def _add_audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", add: _Add) -> None:
+def _add_audit(commands: "argparse._SubParsersAction[_Parser]", add: _Add) -> None:
     audit = commands.add_parser("audit", help="read and verify the audit log").add_subparsers(required=True, metavar="WHAT")
     tail = add("tail", _audit_tail, "the latest records", audit)
-    tail.add_argument("-n", type=int, default=20, help="how many (20)")
+    tail.add_argument("-n", type=_count, default=20, help="how many (20)")
     tail.add_argument("-f", "--follow", action="store_true", help="and those that come")
     tail.add_argument("--json", action="store_true", help="whole records, one JSON object a line")
     show = add("show", _audit_show, "everything recorded of one call", audit)
@@ -90,7 +100,13 @@ def _add_audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", 
     verify.add_argument("--head", metavar="HASH", help="a head hash noted earlier, which must still be in the chain")
 
 
-def _add_ca(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", add: _Add) -> None:
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no count")
+    return int(text)
+
+
+def _add_ca(commands: "argparse._SubParsersAction[_Parser]", add: _Add) -> None:
     ca = commands.add_parser("ca", help="the certificate authority").add_subparsers(required=True, metavar="WHAT")
     for name, what in (("init", "make root and intermediate"), ("show", "what is there, until when, for which names"),
                        ("issue", "sign a new intermediate with the root key"), ("rotate", "make a new root")):

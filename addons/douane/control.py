@@ -58,10 +58,9 @@ class ControlServer:
 
     async def start(self) -> None:
         """Raises EnvironmentFailedError where the socket cannot be made."""
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()  # the audit log's lock has shown that no other gateway lives here
         listening = socket.socket(socket.AF_UNIX)
         try:
+            self._path.unlink(missing_ok=True)  # the audit log's lock has shown that no other gateway lives here
             with _short(self._path) as name:
                 listening.bind(name)
             self._path.chmod(0o600)
@@ -104,7 +103,7 @@ class ControlServer:
         try:
             request = json.loads(line)
             operation = self._operations[request["op"]]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return {"ok": False, "error": "not a known request"}
         try:
             return {"ok": True, **await operation(request, undo)}

@@ -38,9 +38,10 @@ waits in ``receive``, which costs more than all else the governor does."""
 class Departure:
     """What stands under :data:`DISCONNECT` in ``scope["extensions"]``: one for a connection."""
 
-    __slots__ = ("tell",)
+    __slots__ = ("gone", "tell")
 
     def __init__(self) -> None:
+        self.gone = False
         self.tell: Callable[[], None] | None = None
         """Called, if set, when the connection is lost."""
 
@@ -189,8 +190,10 @@ class _Passage:
         scope = {**self.scope, "headers": headers, "raw_path": call.path.encode("latin-1"),
                  "query_string": call.query.encode("latin-1"),
                  "state": {**self.scope.get("state", {}), "forward": Forward(self.arrival.target, call.credential)}}
-        exchange.forward()
         departure: Departure | None = self.scope.get("extensions", _NOTHING).get(DISCONNECT)
+        if departure is not None and departure.gone:  # while it was judged
+            raise _ClientLeftError
+        exchange.forward()
         if departure is None:
             watcher = asyncio.ensure_future(self._watch())
             try:

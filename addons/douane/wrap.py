@@ -67,6 +67,18 @@ def _environment(issued: Mapping[str, Any], inherited: Mapping[str, str]) -> dic
 
 def _run_child(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """The terminal's ^C reaches the child by itself; other signals are passed on, so that the child decides."""
+    child: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
+    """Signals that came while it was being started."""
+
+    def pass_on(number: int, _: object) -> None:
+        if child is None:
+            early.append(number)
+        else:
+            child.send_signal(number)
+
+    for number in _FORWARDED:
+        signal.signal(number, pass_on)
     try:
         child = subprocess.Popen(argv, env=environ)  # noqa: S603 - what the user asked for
     except FileNotFoundError:
@@ -76,8 +88,8 @@ def _run_child(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         print(f"douane: {argv[0]}: {error.strerror}", file=sys.stderr)
         return 126
     signal.signal(signal.SIGINT, lambda *_: None)
-    for number in _FORWARDED:
-        signal.signal(number, lambda received, _: child.send_signal(received))
+    for missed in early:
+        child.send_signal(missed)
     code = child.wait()
     return code if code >= 0 else 128 - code
 

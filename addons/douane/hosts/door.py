@@ -179,6 +179,8 @@ async def _until_the_client_leaves(scope: Scope, work: Coroutine[None, None, Non
         task.cancel()
 
     departure.tell = left
+    if departure.gone:
+        left()
     try:
         await asyncio.wait({task})
     finally:

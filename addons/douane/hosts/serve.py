@@ -190,12 +190,14 @@ class Gateway:
     # -- the control socket --------------------------------------------------------------------------------------
 
     async def _issue(self, request: Mapping[str, Any], undo: contextlib.AsyncExitStack) -> dict[str, Any]:
-        name = request.get("principal") or self._default_principal()
+        name, tags = request.get("principal") or self._default_principal(), request.get("tags") or {}
+        if not isinstance(name, str) or not isinstance(tags, dict) or not all(isinstance(v, str) for v in tags.values()):
+            raise ConfigError("principal must be a string, tags must map strings to strings")
         if self.loaded.directory.by_name(name) is None:
             raise ConfigError(f"no principal is called {name!r} in the policy files")
         token = secrets.token_urlsafe(32)
         digest = hashlib.sha256(token.encode()).digest()
-        self._tokens.issue(name, digest, dict(request.get("tags") or {}))
+        self._tokens.issue(name, digest, tags)
         if not request.get("lasting"):
             undo.callback(self._tokens.revoke, digest)
         return {**await self._status(request, undo), "principal": name, "token": token}

@@ -279,6 +279,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
         super().connection_lost(exc)
+        self._departure.gone = True
         if self._departure.tell is not None:
             self._departure.tell()
 
