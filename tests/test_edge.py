@@ -1,6 +1,8 @@
 """The door's decisions: pure, so every spelling can be tried."""
 
+import contextlib
 import ipaddress
+import ssl
 from dataclasses import replace
 
 import pytest
@@ -20,8 +22,8 @@ from douane.edge import (
     refused_address,
     split_authority,
 )
+from douane.hosts.connect import MAX_CLIENT_HELLO, parse_connect, server_name
 from douane.hosts.door import target_of
-from douane.hosts.mitm import parse_connect
 from douane.providers.base import Provider
 from douane.providers.hosts import unparsed
 from douane.providers.table import builtin
@@ -163,3 +165,33 @@ def test_any_connect_head_is_read_or_refused(head: bytes) -> None:
         assert canonical_host(f"[{host}]" if ":" in host else host) == host
         assert 0 < port < 65536
         assert caller.address == "127.0.0.1"
+
+
+def hello(name: str) -> bytes:
+    """The first bytes of a TLS client that asks for *name*."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=name)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()
+
+
+def test_a_server_name_is_read_however_the_hello_is_cut() -> None:
+    whole = hello("API.OpenAI.com")
+    assert server_name(whole) == "api.openai.com"
+    assert [server_name(whole[:cut]) for cut in range(len(whole))] == [None] * len(whole)
+    assert server_name(hello("127.0.0.1")) == "", "an address is no server name"
+
+
+@pytest.mark.parametrize("data", [b"SSH-2.0-x", b"GET / HTTP/1.1\r\n", b"\x15\x03\x01", b"\x17\x03\x03"], ids=repr)
+def test_what_is_no_tls_asks_for_nobody(data: bytes) -> None:
+    assert server_name(data) == ""
+
+
+def test_a_hello_that_cannot_be_read_is_an_error() -> None:
+    whole = bytearray(hello("api.openai.com"))
+    whole[0x2C:] = b"\xff" * (len(whole) - 0x2C)
+    with pytest.raises(ValueError, match="ClientHello"):
+        server_name(bytes(whole))
+    with pytest.raises(ValueError, match="without end"):
+        server_name(b"\x16\x03\x01\x40\x00\x01\xff\xff\xff" + b"a" * MAX_CLIENT_HELLO)

@@ -116,11 +116,10 @@ def test_run_gives_the_app_its_environment_and_its_exit_code(home: Path) -> None
 
 
 CHILD = """
-import signal, sys, time
+import os, signal, time
 for number in (signal.SIGTERM, signal.SIGHUP):
-    signal.signal(number, lambda number, _: print(signal.Signals(number).name, flush=True))
-print("ready", flush=True)
-time.sleep(20)
+    signal.signal(number, lambda number, _: os.write(1, signal.Signals(number).name.encode() + b"\\n"))
+os.write(1, b"ready\\n")
 time.sleep(20)
 """
 

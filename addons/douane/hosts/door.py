@@ -15,7 +15,9 @@ from douane.chain import Chain
 from douane.edge import Govern, Refuse, Tunnel, host_key, is_loopback, split_authority
 from douane.errors import RefusedError, UpstreamError
 from douane.governor import DISCONNECT, AnswerCutError, Departure
-from douane.hosts.mitm import AddressRefusedError, ConnectPoint, Doorkeeper, proxy_caller, resolve
+from douane.hosts.connect import ConnectPoint, proxy_caller
+from douane.hosts.layers import Doorkeeper
+from douane.hosts.reach import AddressRefusedError, resolve
 from douane.intake import Arrival
 from douane.providers.base import Provider
 from douane.relay import Forward

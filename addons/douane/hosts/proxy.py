@@ -7,7 +7,8 @@ from typing import Any
 
 from douane.errors import EnvironmentFailedError
 from douane.hosts.internals import MITMPROXY_SERIES, MITMPROXY_VERSION, Master, Options, Proxyserver
-from douane.hosts.mitm import Doorkeeper, DouaneAddon, DouaneInstance, DouaneMode
+from douane.hosts.layers import Doorkeeper
+from douane.hosts.mitm import DouaneAddon, DouaneInstance, DouaneMode
 from douane.places import Listen
 
 __all__ = ["REQUIRED_OPTIONS", "ProxyListener"]

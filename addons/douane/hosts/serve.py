@@ -24,7 +24,7 @@ from douane.hosts import admin
 from douane.hosts.contexts import TlsContexts
 from douane.hosts.door import OnlyForwarded, PlainProxy, proxy_door
 from douane.hosts.house import House, overrides
-from douane.hosts.mitm import Doorkeeper
+from douane.hosts.layers import Doorkeeper
 from douane.hosts.proxy import ProxyListener
 from douane.hosts.transport import HttpServer
 from douane.loader import Loaded, load, tls_names

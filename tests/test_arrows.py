@@ -1,0 +1,181 @@
+"""Who may import whom (DESIGN "Layout"), and who may catch everything."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "addons"
+PACKAGE = ROOT / "douane"
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+PATHS = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    return ast.parse(PATHS[module].read_text())
+
+
+@cache
+def imports(module: str) -> frozenset[str]:
+    """What *module* imports, in functions too: modules of ours by their full name, others by their first part."""
+    found = set()
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{module}: imports are absolute"
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                found.add(submodule if submodule in PATHS else node.module)
+    return frozenset(one if one.startswith("douane") else one.partition(".")[0] for one in found)
+
+
+def ours(module: str) -> set[str]:
+    return {one for one in imports(module) if one.startswith("douane")}
+
+
+def reached(*modules: str) -> set[str]:
+    """These modules and all of ours that they lead to."""
+    found, waiting = set(), list(modules)
+    while waiting:
+        one = waiting.pop()
+        if one not in found:
+            found.add(one)
+            waiting.extend(ours(one))
+    return found
+
+
+def under(*prefixes: str) -> list[str]:
+    return [name for name in PATHS if any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)]
+
+
+CORE = under(*(f"douane.{name}" for name in (
+    "chain", "policy", "call", "verdict", "errors", "secrets", "edge", "providers", "exchange", "answer", "gate", "coding")))
+OUTSIDE = {"os", "io", "pathlib", "shutil", "tempfile", "glob", "fileinput", "socket", "ssl", "select", "subprocess", "sqlite3",
+           "http", "urllib", "mmap", "fcntl", "mitmproxy", "starlette", "uvicorn", "httptools", "httpx", "yaml", "cryptography",
+           "genai_prices", "prometheus_client"}
+OPENERS = {"open", "read_text", "read_bytes", "write_text", "write_bytes"}
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert len(PATHS) > 50
+    assert len(CORE) > 15
+    assert imports("douane.exchange") >= {"asyncio", "douane.chain", "douane.audit.record", "douane.policy"}
+
+
+@pytest.mark.parametrize("module", sorted(reached(*CORE)))
+def test_the_core_knows_no_host_and_opens_no_file(module: str) -> None:
+    assert not imports(module) & OUTSIDE
+    called = {node.func.id if isinstance(node.func, ast.Name) else node.func.attr for node in ast.walk(tree(module))
+              if isinstance(node, ast.Call) and isinstance(node.func, (ast.Name, ast.Attribute))}
+    assert not called & OPENERS
+
+
+ALLOWED = {
+    "douane.call": {"secrets"}, "douane.verdict": {"call"}, "douane.errors": set(), "douane.secrets": set(),
+    "douane.policy": {"call", "verdict", "policies"}, "douane.edge": {"providers"}, "douane.coding": {"call", "errors"},
+    "douane.chain": {"call", "edge", "policy", "providers"}, "douane.gate": {"call", "chain"},
+    "douane.answer": {"call", "coding", "errors", "policy", "providers"},
+    "douane.relay": {"asgi", "call", "upstream", "errors"}, "douane.asgi": set(),
+    **dict.fromkeys(under("douane.providers"), {"providers", "call", "errors"}),
+    **dict.fromkeys(under("douane.policies"), {"policy", "providers", "call", "verdict", "errors", "secrets", "ledger"}),
+    **dict.fromkeys(under("douane.upstream"), {"upstream", "call", "coding", "errors", "providers"}),
+}
+
+
+@pytest.mark.parametrize("module", ALLOWED)
+def test_arrows_point_one_way(module: str) -> None:
+    assert {one.split(".")[1] for one in ours(module) if one != "douane"} <= ALLOWED[module]
+
+
+def test_nothing_imports_the_command_line() -> None:
+    assert {module for module in PATHS if "douane.cli" in imports(module)} == {"douane.__main__"}
+
+
+def test_only_the_command_line_imports_hosts() -> None:
+    hosts = set(under("douane.hosts"))
+    assert {module for module in PATHS if imports(module) & hosts and module not in hosts} == {"douane.cli"}
+
+
+@pytest.mark.parametrize("library", ["mitmproxy", "uvicorn", "starlette"])
+def test_servers_stay_in_hosts(library: str) -> None:
+    found = {module for module in PATHS if library in imports(module)}
+    assert found
+    assert all(module.startswith("douane.hosts.") for module in found)
+
+
+def test_reload_needs_the_loader_and_the_loader_no_reload() -> None:
+    assert "douane.loader" in imports("douane.reload")
+    assert not {"douane.reload", "douane.governor", "douane.relay"} & reached("douane.loader")
+
+
+def test_the_log_can_be_verified_without_us() -> None:
+    assert imports("douane.audit.verify") <= set(sys.stdlib_module_names)
+
+
+def test_imports_go_in_no_circle() -> None:
+    """``policy`` finds the policies, which import it, when it is asked for them: by name, so that there is none."""
+    for module in PATHS:
+        assert module not in reached(*ours(module)) or module == "douane", module
+
+
+# -- who may catch everything ------------------------------------------------------------------------------------------
+
+
+def catchers(module: str) -> Iterator[ast.ExceptHandler]:
+    """Handlers for whatever may come, those left out that clean up and raise it again."""
+    for node in ast.walk(tree(module)):
+        if not isinstance(node, ast.ExceptHandler):
+            continue
+        kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+        broad = any(kind is None or (isinstance(kind, ast.Name) and kind.id in ("Exception", "BaseException")) for kind in kinds)
+        last = node.body[-1]
+        if broad and not (isinstance(last, ast.Raise) and last.exc is None):
+            yield node
+
+
+def test_nothing_is_swallowed_outside_the_exchange_and_the_outermost_guards() -> None:
+    guards = {"douane.exchange", "douane.governor", *under("douane.hosts")}
+    places = [f"{PATHS[module]}:{node.lineno}" for module in PATHS if module not in guards for node in catchers(module)]
+    assert places == []
+    assert list(catchers("douane.exchange")), "the finder finds"
+
+
+def test_nothing_suppresses_everything() -> None:
+    for module in PATHS:
+        for node in ast.walk(tree(module)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
+                assert not {"Exception", "BaseException"} & {ast.unparse(one) for one in node.args}, f"{module}:{node.lineno}"
+
+
+def test_no_check_of_ours_is_an_assert() -> None:
+    """``python -O`` must not change what is refused."""
+    assert [f"{module}:{node.lineno}" for module in PATHS for node in ast.walk(tree(module)) if isinstance(node, ast.Assert)] == []
+
+
+# -- what a quick answer costs -----------------------------------------------------------------------------------------
+
+HEAVY = ("mitmproxy", "cryptography", "starlette", "uvicorn", "uvloop", "httptools", "genai_prices", "httpx", "yaml", "asyncio",
+         "orjson", "prometheus_client", "rich", "ssl")
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = ("import contextlib, sys\nfrom douane.cli import main\n"
+            "with contextlib.suppress(SystemExit):\n    main(['--help'])\n"
+            "print(*sys.modules, file=sys.stderr)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)})
+    loaded = {name.partition(".")[0] for name in done.stderr.split()}
+    assert "douane" in loaded
+    assert "usage: douane" in done.stdout
+    assert not loaded & set(HEAVY)
