@@ -22,7 +22,7 @@ from douane.edge import (
     refused_address,
     split_authority,
 )
-from douane.hosts.connect import MAX_CLIENT_HELLO, parse_connect, server_name
+from douane.hosts.connect import parse_connect, server_name
 from douane.hosts.door import target_of
 from douane.providers.base import Provider
 from douane.providers.hosts import unparsed
@@ -193,5 +193,6 @@ def test_a_hello_that_cannot_be_read_is_an_error() -> None:
     whole[0x2C:] = b"\xff" * (len(whole) - 0x2C)
     with pytest.raises(ValueError, match="ClientHello"):
         server_name(bytes(whole))
+    record = b"\x16\x03\x01\x40\x00"
     with pytest.raises(ValueError, match="without end"):
-        server_name(b"\x16\x03\x01\x40\x00\x01\xff\xff\xff" + b"a" * MAX_CLIENT_HELLO)
+        server_name(record + b"\x01\xff\xff\xff" + b"a" * 0x3FFC + record + b"a" * 0x4000 + record)

@@ -884,7 +884,7 @@ def test_a_client_that_does_not_read_does_not_fill_our_memory(gateway: Gateway, 
     assert sent < 32 * MB
 
 
-IMPATIENT = "\n".join(("import douane.hosts.layers as m, douane.hosts.transport as t", "m.HEAD_SECONDS = 0.3",
+IMPATIENT = "\n".join(("import douane.hosts.layers as m, douane.hosts.http as t", "m.HEAD_SECONDS = 0.3",
                        "t.STALLED_SECONDS = 0.3"))
 
 

@@ -14,9 +14,10 @@ from OpenSSL import SSL
 from douane.call import Caller
 from douane.edge import Govern, Refuse, Tunnel
 from douane.hosts.connect import MAX_CONNECT_HEAD, ConnectPoint, parse_connect, server_name
+from douane.hosts.http import HttpServer
 from douane.hosts.internals import ClientTLSLayer, Context, commands, events, layer, starts_like_tls_record
 from douane.hosts.reach import DIAL_SECONDS
-from douane.hosts.transport import AsgiLayer, DouaneHandler, HttpServer
+from douane.hosts.transport import AsgiLayer, DouaneHandler
 
 __all__ = ["Doorkeeper", "Doorway", "Vetoed"]
 

@@ -24,9 +24,9 @@ from douane.hosts import admin
 from douane.hosts.contexts import TlsContexts
 from douane.hosts.door import OnlyForwarded, PlainProxy, proxy_door
 from douane.hosts.house import House, overrides
+from douane.hosts.http import HttpServer
 from douane.hosts.layers import Doorkeeper
 from douane.hosts.proxy import ProxyListener
-from douane.hosts.transport import HttpServer
 from douane.loader import Loaded, load, tls_names
 from douane.metrics import Metrics
 from douane.places import Places

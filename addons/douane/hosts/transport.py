@@ -1,8 +1,7 @@
-"""mitmproxy's decrypted stream as an asyncio transport, and uvicorn's HTTP protocol made strict on top of it.
+"""mitmproxy's decrypted stream as an asyncio transport.
 
 Law: bytes flow both ways under backpressure. A protocol that pauses reading stops the socket's reader
-(:class:`DouaneHandler`), a socket that does not take more pauses the protocol. What is no clean HTTP/1.1 request is
-answered 400 and the connection ends.
+(:class:`DouaneHandler`), a socket that does not take more pauses the protocol.
 """
 
 import asyncio
@@ -12,34 +11,23 @@ from typing import Any
 
 from OpenSSL import SSL
 
-from douane.edge import split_authority
-from douane.governor import DISCONNECT, Departure
 from douane.hosts.internals import (
     ClientTLSLayer,
-    Config,
     ConnectionState,
     Context,
-    HttpToolsProtocol,
     ProxyConnectionHandler,
-    ServerState,
     commands,
     events,
     layer,
     server_hooks,
 )
 
-__all__ = ["AsgiLayer", "DouaneHandler", "HttpProtocol", "HttpServer", "LayerTransport"]
+__all__ = ["AsgiLayer", "DouaneHandler", "LayerTransport"]
 
 SLICE = 32 * 1024
 """Bytes that OpenSSL is given at once: what it makes of them fits into one read of twice as much."""
 HIGH_WATER = 256 * 1024
 """Bytes in a client's socket buffer above which the protocol is asked to pause."""
-MAX_HEAD = 64 * 1024
-"""Bytes of request line and header fields."""
-MAX_FIELDS = 200
-KEEP_ALIVE_SECONDS = 75
-STALLED_SECONDS = 60.0
-"""A connection with an unfinished request, or none yet, is closed after this long without a byte."""
 
 type Generated = Generator[commands.Command, Any, None]
 
@@ -247,145 +235,3 @@ class AsgiLayer(layer.Layer):
                 self._transport.protocol.connection_lost(None)
         if self.context.client.state & ConnectionState.CAN_WRITE:
             yield commands.CloseConnection(self.context.client)
-
-
-class _MalformedError(Exception):
-    pass
-
-
-class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, refusing what it tolerates: unbounded heads, several Hosts, absolute-form where none belongs,
-    trailers that look like headers, stalled requests.
-
-    *absolute*: whether requests must name a whole URL (a proxy's plain port) or must not (inside a tunnel)."""
-
-    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], *, absolute: bool) -> None:
-        super().__init__(config, server_state, app_state, asyncio.get_running_loop())
-        self._absolute = absolute
-        self._in_message = False
-        self._deaf = False
-        self._head_size = 0
-        """Bytes since the message began, its head ended or its last body byte: of a head or of trailers."""
-        self._heard = self.loop.time()
-        self._timer: asyncio.TimerHandle | None = None
-        self._departure = Departure()
-        self._extensions = {DISCONNECT: self._departure}
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._timer = self.loop.call_later(STALLED_SECONDS, self._check_stalled)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        super().connection_lost(exc)
-        self._departure.gone = True
-        if self._departure.tell is not None:
-            self._departure.tell()
-
-    def data_received(self, data: bytes) -> None:
-        if self._deaf or self.parser is None or self.transport.is_closing():
-            return
-        self._heard = self.loop.time()
-        self._head_size += len(data)
-        super().data_received(data)
-        if self._in_message and self._head_size > MAX_HEAD:
-            self.send_400_response("The request head or its trailers are too large.")
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]
-        self._in_message = True
-
-    def on_headers_complete(self) -> None:
-        self._check_head()
-        self._head_size = 0
-        super().on_headers_complete()
-        self.headers = []  # of trailers: they must not join the headers of a request that may have been judged
-        if self.parser.should_upgrade():  # we upgrade nothing: what follows the head is no HTTP
-            self.cycle.keep_alive = False
-            self._deaf = True
-
-    def on_body(self, body: bytes) -> None:
-        self._head_size = 0  # what is counted from here are trailers
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        self._in_message = False
-        self._head_size = 0
-        super().on_message_complete()
-
-    def _check_head(self) -> None:
-        headers = self.headers
-        if len(headers) > MAX_FIELDS:
-            raise _MalformedError("too many fields")
-        if self._head_size > MAX_HEAD and sum(len(name) + len(value) for name, value in headers) > MAX_HEAD:
-            raise _MalformedError("head too large")
-        hosts = 0
-        has_body = False
-        for name, value in headers:
-            if name == b"host":
-                hosts += 1
-            elif name == b"content-length":
-                has_body = has_body or value.strip(b"0") != b""
-            elif name == b"transfer-encoding":
-                has_body = True
-                if value.lower() != b"chunked":
-                    raise _MalformedError("transfer coding")
-        if has_body and self.parser.should_upgrade():
-            raise _MalformedError("a body behind an upgrade, which the parser takes for another protocol")
-        if hosts != 1:
-            raise _MalformedError("Host")
-        if self._absolute:
-            self.scope["state"]["url"] = self._split_url()
-        elif not self.url.startswith(b"/"):
-            raise _MalformedError("request target")
-
-    def _split_url(self) -> tuple[str, str, int]:
-        """(scheme, canonical host, port) of a request in absolute form; what follows is left as an origin-form target."""
-        try:
-            scheme, _, rest = self.url.decode("ascii").partition("://")
-            cut = min((at for at in map(rest.find, "/?") if at != -1), default=len(rest))
-            scheme = scheme.lower()
-            host, port = split_authority(rest[:cut], {"http": 80, "https": 443}[scheme])
-        except (KeyError, ValueError):
-            raise _MalformedError("request target") from None
-        path = rest[cut:].partition("#")[0].encode()
-        self.url = path if path.startswith(b"/") else b"/" + path
-        return scheme, host, port
-
-    def _check_stalled(self) -> None:
-        idle = self.loop.time() - self._heard
-        waiting = self._in_message or self.cycle is None
-        if waiting and not self.flow.read_paused and idle >= STALLED_SECONDS:
-            self.transport.close()
-            return
-        left = STALLED_SECONDS - idle if waiting and idle < STALLED_SECONDS else STALLED_SECONDS
-        self._timer = self.loop.call_later(left, self._check_stalled)
-
-
-class HttpServer:
-    """Everything uvicorn's protocol needs, made once: configuration, state of all connections."""
-
-    def __init__(self, app: Any) -> None:
-        self.config = Config(app, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False,
-                             server_header=False, date_header=False, proxy_headers=False, interface="asgi3",
-                             timeout_keep_alive=KEEP_ALIVE_SECONDS)
-        self.config.load()
-        self.state = ServerState()
-
-    def protocol(self, state: dict[str, Any], *, absolute: bool) -> HttpProtocol:
-        return HttpProtocol(self.config, self.state, state, absolute=absolute)
-
-    async def drain(self, seconds: float) -> int:
-        """Finish what runs, take nothing new. Returns how many requests had to be cut after *seconds*."""
-        for connection in list(self.state.connections):
-            connection.shutdown()
-        if self.state.tasks:
-            await asyncio.wait(self.state.tasks, timeout=seconds)
-        cut = list(self.state.tasks)
-        for task in cut:
-            task.cancel()
-        if cut:
-            await asyncio.wait(cut, timeout=5)
-        return len(cut)
