@@ -80,6 +80,9 @@ class Session:
                  "headers": [(b"host", self.provider.hosts[0].encode()), *headers], "state": {"kept": 1}}
         try:
             await self.governor(scope, self.inbox.get, self.send)
+            task = asyncio.current_task()
+            assert task is not None
+            assert task.cancelling() == 0, "the server's task is left as it was"
         except (AnswerCutError, asyncio.CancelledError) as error:
             self.raised = error
 
@@ -511,6 +514,12 @@ def test_a_begun_stream_that_breaks_ends_in_the_providers_error_event(last: tupl
         error = json.loads(session.bodies[-1].split(b"data: ", 1)[1])["error"]
         assert error["message"] == session.book.outcome["verdict"]["reason"]
         assert session.bodies[-1].endswith(b"\n\n")
+
+
+def test_of_an_event_that_was_cut_nothing_leaves() -> None:
+    session = Session(Inner(start(STREAM), piece(EVENTS[0] + EVENTS[1][:9]), piece(EVENTS[1][9:20]))).run()
+    assert session.steps == ["intent", "head", EVENTS[0], "outcome", session.bodies[-1], "end"]
+    assert json.loads(session.bodies[-1].removeprefix(b"data: "))["error"]["code"] == "upstream_error"
 
 
 def test_a_compressed_stream_cannot_take_an_event_of_ours() -> None:

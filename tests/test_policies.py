@@ -282,6 +282,7 @@ def test_no_more_is_held_back_than_may_be_a_key() -> None:
     assert mask.feed(REAL[:-1].encode()) == b""
     assert mask.close() == REAL[:-1].encode()
     assert mask.close() == b""
+    assert fed(EchoMask("ab%"), [b"my ab%"]) == b"my ***", "whole, though it might have gone on as ab%25"
 
 
 def test_headers_are_masked_and_otherwise_the_very_same() -> None:

@@ -32,7 +32,7 @@ class Gateway:
     def __init__(self, home: Path, **status: Any) -> None:
         self.places = Places.of({}, {}, home)
         self.status = {"proxy": ["0.0.0.0", 8089], "certs": str(self.places.certs), "credentials": ["openai"],
-                       "secret_variables": ["TEAM_KEY", "NOT_SET"], **status}
+                       "secret_variables": ["TEAM_KEY", "OPENAI_API_KEY", "NOT_SET"], **status}
         self.asked: list[dict[str, Any]] = []
         self.revoked = 0
         self._ready = threading.Event()
@@ -102,12 +102,14 @@ def test_run_gives_the_app_its_environment_and_its_exit_code(home: Path) -> None
     with Gateway(home) as gateway:
         done = subprocess.run(
             douane("run", "--tag", "job=nightly", "--", sys.executable, "-c", SHOW), capture_output=True, text=True, timeout=20,
-            env=environment(home, TEAM_KEY="sk-of-the-gateway", ANTHROPIC_API_KEY="own", NO_PROXY="*", ALL_PROXY="socks5://x"))
+            env=environment(home, TEAM_KEY="of-the-gateway", OPENAI_API_KEY="of-the-gateway", ANTHROPIC_API_KEY="own",
+                            NO_PROXY="*", ALL_PROXY="socks5://x"))
     assert (done.returncode, done.stderr) == (7, "")
     app = json.loads(done.stdout)
     assert app["HTTPS_PROXY"] == app["https_proxy"] == f"http://local%20bot:{TOKEN}@127.0.0.1:8089"
     assert app["OPENAI_API_KEY"] == DUMMY_KEY
     assert app["ANTHROPIC_API_KEY"] == "own"
+    assert "of-the-gateway" not in done.stdout
     assert app["SSL_CERT_FILE"].startswith(str(home / "certs"))
     assert app["NO_PROXY"] == "localhost,127.0.0.1,::1"
     assert not {"TEAM_KEY", "ALL_PROXY"} & set(app)
@@ -139,6 +141,16 @@ def test_signals_are_the_apps_to_heed(home: Path) -> None:
             running.send_signal(signal.SIGUSR1)
             assert running.wait(10) == 128 + signal.SIGUSR1, "what ended the app is told as a shell would"
     assert gateway.revoked == 1
+
+
+def test_a_signal_that_comes_while_the_app_is_started_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(subprocess.Popen[bytes]):
+        def __init__(self, argv: list[str], env: Mapping[str, str]) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            super().__init__(argv, env=env)
+
+    monkeypatch.setattr(subprocess, "Popen", Slow)
+    assert _run_child(["sleep", "10"], {"PATH": os.environ["PATH"]}) == 128 + signal.SIGTERM
 
 
 def test_a_gateway_of_its_own_that_cannot_start_says_why(tmp_path: Path) -> None:

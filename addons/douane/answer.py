@@ -15,6 +15,8 @@ from douane.providers.base import Meter
 
 __all__ = ["AnswerPipe"]
 
+_EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
+"""An empty line, whichever way its line breaks are written."""
 LONGEST_EVENT = 1 << 20
 """Bytes; of a longer event the pieces leave as they come."""
 
@@ -89,8 +91,9 @@ class AnswerPipe:
     def _whole_events(self, out: bytes) -> bytes:
         if self._unfinished:
             out = self._unfinished + out
-        end = max(out.rfind(b"\n\n"), out.rfind(b"\n\r\n") + 1 or -1)
-        whole = end + 2 if end >= 0 else 0 if len(out) < LONGEST_EVENT else len(out)
+        whole = max((at + len(end) for end in _EVENT_ENDS if (at := out.rfind(end)) >= 0), default=0)
+        if not whole and len(out) >= LONGEST_EVENT:
+            whole = len(out)
         self._unfinished = out[whole:]
         return out[:whole] if self._unfinished else out
 
