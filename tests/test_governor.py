@@ -480,8 +480,8 @@ def test_a_filter_that_breaks_in_a_stream_ends_it_with_the_providers_error() -> 
 @pytest.mark.parametrize(("error", "code", "ended"), [
     (UpstreamError("upstream_timeout", "no answer in time"), "upstream_timeout", "upstream_timeout"),
     (UpstreamError("upstream_error", "refused"), "upstream_error", "upstream_error"),
-    (RefusedError("too_large", "too long"), "too_large", "denied"),
-    (ZeroDivisionError("the canary text"), "policy_error", "denied"),
+    (RefusedError("too_large", "too long"), "too_large", "cut"),
+    (ZeroDivisionError("the canary text"), "policy_error", "cut"),
 ])
 @pytest.mark.parametrize("before", [(), (start(),)], ids=["at once", "after a head that has not left"])
 def test_before_an_answer_has_left_it_is_a_proper_error(before: tuple[Step, ...], error: Exception, code: str,
@@ -489,6 +489,7 @@ def test_before_an_answer_has_left_it_is_a_proper_error(before: tuple[Step, ...]
     session = Session(Inner(*before, error)).run()
     session.denied(code)
     assert (session.status, session.book.outcome["ended"]) == (DENIALS[code], ended)
+    assert session.book.outcome["cost_usd"] is None, "it has gone upstream: what it cost is not known to be nothing"
     assert b"canary" not in session.body
 
 

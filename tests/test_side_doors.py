@@ -21,6 +21,7 @@ import pytest
 import zstandard
 
 from douane.demo.provider import LocalProvider, Raw, Reply, Seen, Step, running_provider
+from douane.edge import canonical_host
 from tests.gateway import (
     BOT_KEY,
     CHAT,
@@ -198,7 +199,7 @@ def test_the_gateway_is_no_way_to_itself(gateway: Gateway, host: str) -> None:
         assert b"this gateway itself" in got.body
         got = plain(gateway, request(None, method="GET", target=f"http://{host}:{port}/metrics", host=host))
         assert got.status == 403
-    assert event(gateway, f"{host.strip('[]').removesuffix('.')}:{gateway.admin[1]}")["code"] == "host_not_allowed"
+    assert event(gateway, f"{canonical_host(host)}:{gateway.admin[1]}")["code"] == "host_not_allowed"
 
 
 @pytest.mark.parametrize(("where", "reason"), [

@@ -46,6 +46,8 @@ class AnswerPipe:
         """*coding*: every Content-Encoding of *headers*, joined by commas. *events*: the body is a stream of uncompressed
         server-sent events, of which only whole ones leave: where the stream breaks off, one of ours can follow."""
         self._events = events
+        if coding == b"identity":
+            coding = b""
         if coding and (self._filters or self._meter is not None):
             try:
                 self._decoder = Decoder(coding.decode("latin-1"), self._limit)
@@ -115,6 +117,8 @@ class AnswerPipe:
     def _release(self, raw: bytes, text: bytes, out: bytes) -> bytes:
         """Compressed pieces leave whole, once every decoded byte in them came out of the filters unchanged."""
         self._held += raw
+        if len(self._held) > self._limit:
+            raise UpstreamError("upstream_error", "the provider's compressed answer is too large to be inspected")
         self._pending += text
         if not self._pending.startswith(out):
             raise UpstreamError("upstream_error", "the provider's compressed answer held something that must not pass")

@@ -160,7 +160,7 @@ class Call:
 
 
 type Ended = Literal["complete", "denied", "client_disconnected", "upstream_error", "upstream_timeout", "cut", "stopped"]
-"""How an exchange ended. ``cut``: we ended an answer that had begun."""
+"""How an exchange ended. ``denied``: before anything went upstream. ``cut``: we ended it after that."""
 
 
 @dataclass(frozen=True, slots=True)

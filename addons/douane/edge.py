@@ -16,6 +16,7 @@ from douane.providers.base import Provider
 __all__ = ["EdgeRules", "Govern", "Refuse", "Tunnel", "canonical_host", "decide", "refused_address", "split_authority"]
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
 _LABEL = re.compile("[a-z0-9_-]{1,63}")
 
 type Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -157,6 +158,6 @@ def refused_address(address: str, port: int, *, local_client: bool, listeners: I
             return "it is this gateway itself"
     if ip.is_unspecified or ip.is_loopback:
         return None if local_client else "it is a loopback address"
-    if not ip.is_global and not local_client:
+    if not local_client and (not ip.is_global or ip in _SIX_TO_FOUR):  # Pythons differ in what they call 6to4
         return "it is a private address"
     return None

@@ -22,7 +22,6 @@ DENIALS = MappingProxyType({
     "content_blocked": 403,
     "uninspectable": 403,
     "stopped": 403,
-    "request_timeout": 408,
     "too_large": 413,
     "unsupported_coding": 415,
     "host_mismatch": 421,

@@ -31,7 +31,7 @@ __all__ = ["ADMIT_SECONDS", "Exchange"]
 log = logging.getLogger("douane.exchange")
 
 ADMIT_SECONDS = 10.0
-"""What one policy may take to judge one call, and all settlements together."""
+"""What one policy may take to judge one call, and to settle it."""
 _REQUEST_IDS = (b"x-request-id", b"request-id", b"x-amzn-requestid")
 _NO_READING = Reading()
 
@@ -225,6 +225,10 @@ class Exchange:
         """Whether the stream's own end marker has been fed: the app will read no further."""
         return self._meter is not None and self._meter.ended
 
+    @property
+    def forwarded(self) -> bool:
+        return self._clock.forwarded > 0
+
     def forward(self) -> None:
         """The call goes upstream now."""
         self._clock.forwarded = time.perf_counter()
@@ -289,20 +293,22 @@ class Exchange:
             return
         self.done = True
         result = self._outcome(ended)
-        await self._settle(result)
-        latencies = self._clock.latencies()
-        self._observe(result, latencies)
-        if self.gate.log is not None:
-            millis = {name: None if value is None else round(value * 1000, 3) for name, value in latencies.items()}
-            await self.gate.log.append(record.outcome(
-                self.call, self.chain.revision, self._findings, result, denial=self.denial, latency_ms=millis))
+        try:
+            await self._settle(result)
+        finally:  # also where the server stops meanwhile: what has been done must be told
+            latencies = self._clock.latencies()
+            self._observe(result, latencies)
+            if self.gate.log is not None:
+                millis = {name: None if value is None else round(value * 1000, 3) for name, value in latencies.items()}
+                await self.gate.log.append(record.outcome(
+                    self.call, self.chain.revision, self._findings, result, denial=self.denial, latency_ms=millis))
 
     def _outcome(self, ended: Ended) -> Outcome:
         reading = self._meter.reading() if self._meter is not None else _NO_READING
         cost: float | None = reading.cost_usd
         model = reading.model or self.call.model
-        if ended == "denied":
-            cost = 0.0
+        if not self._clock.forwarded:
+            cost = 0.0  # nothing went upstream
         elif cost is None and reading.usage is not None:
             prices, provider = self.gate.prices, self.call.provider
             cost = prices.cost(provider, model, reading.usage, self.call.at, reading.tier)

@@ -105,7 +105,7 @@ class _Passage:
             if denial is None:
                 await self._forward()
                 if not self.exchange.done:
-                    denial = self._refuse("governor", "upstream_error", "the inner app gave no whole answer")
+                    denial, ended = self._failed(UpstreamError("upstream_error", "the inner app gave no whole answer"))
         except _ClientLeftError:
             await self._close_book("client_disconnected")
             return
@@ -128,7 +128,7 @@ class _Passage:
         if isinstance(error, UpstreamError):
             ended: Ended = "upstream_timeout" if error.code == "upstream_timeout" else "upstream_error"
             return self._refuse("relay", error.code, error.reason), ended
-        ended = "cut" if self.started else "denied"
+        ended = "cut" if self.exchange.forwarded else "denied"
         if isinstance(error, RefusedError):
             by = "audit" if isinstance(error, AuditUnavailableError) else "governor"
             return self._refuse(by, error.code, error.reason), ended

@@ -57,7 +57,7 @@ class Places:
 
     @property
     def control(self) -> Path:
-        """The control socket. Where the data folder's path is too long for a Unix socket, see ``control.reach``."""
+        """The control socket."""
         return self.data / "control.sock"
 
     @property
