@@ -52,7 +52,10 @@ def open_call(at: float, arrival: Arrival, operation: Operation | None, scope: S
 
 def _headers(raw: Any, caller: Caller) -> tuple[Headers, Caller]:
     """The headers that may go upstream, and the caller with what ``x-douane-*`` declared."""
-    if not any(name.startswith(_NOT_PASSED) for name, _ in raw):
+    for name, _ in raw:
+        if name.startswith(_NOT_PASSED):
+            break
+    else:
         return tuple(raw), caller
     headers, user, agent = [], "", ""
     tags: dict[str, str] = {}

@@ -20,6 +20,9 @@ STALLED_SECONDS = 60.0
 """A connection with an unfinished request, or none yet, is closed after this long without a byte."""
 
 
+_FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding"})
+
+
 class _MalformedError(Exception):
     pass
 
@@ -95,11 +98,13 @@ class HttpProtocol(HttpToolsProtocol):
         hosts = 0
         has_body = False
         for name, value in headers:
+            if name not in _FRAMING:
+                continue
             if name == b"host":
                 hosts += 1
             elif name == b"content-length":
                 has_body = has_body or value.strip(b"0") != b""
-            elif name == b"transfer-encoding":
+            else:
                 has_body = True
                 if value.lower() != b"chunked":
                     raise _MalformedError("transfer coding")
