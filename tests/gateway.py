@@ -22,8 +22,8 @@ from douane.control import Client
 from douane.demo.provider import LocalProvider, Script
 from douane.errors import EnvironmentFailedError
 
-__all__ = ["BOT_KEY", "CHAT", "REAL_KEY", "Gateway", "Got", "Wire", "answering", "chat", "command", "environ", "policy",
-           "request", "running_gateway", "untouched", "wait_for"]
+__all__ = ["BOT_KEY", "CHAT", "REAL_KEY", "Gateway", "Got", "Wire", "answering", "chat", "command", "environ", "hello",
+           "policy", "request", "running_gateway", "untouched", "wait_for"]
 
 ADDONS = Path(__file__).parents[1] / "addons"
 REAL_KEY = "sk-" + "real/0123456789+abcdef"
@@ -350,3 +350,12 @@ def untouched(provider: LocalProvider) -> Iterator[None]:
     yield
     time.sleep(0.01)
     assert (len(provider.seen), provider.connections) == before, provider.seen[before[0]:]
+
+
+def hello(name: str) -> bytes:
+    """The ClientHello of a TLS client that asks for *name*."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=name)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()

@@ -1,8 +1,6 @@
 """The door's decisions: pure, so every spelling can be tried."""
 
-import contextlib
 import ipaddress
-import ssl
 from dataclasses import replace
 
 import pytest
@@ -27,6 +25,7 @@ from douane.hosts.door import target_of
 from douane.providers.base import Provider
 from douane.providers.hosts import unparsed
 from douane.providers.table import builtin
+from tests.gateway import hello
 
 RULES = EdgeRules()
 OWN = replace(builtin()["openai"], name="vllm", hosts=("llm.internal", "llm.internal:8000", "[::2]:9"),
@@ -165,15 +164,6 @@ def test_any_connect_head_is_read_or_refused(head: bytes) -> None:
         assert canonical_host(f"[{host}]" if ":" in host else host) == host
         assert 0 < port < 65536
         assert caller.address == "127.0.0.1"
-
-
-def hello(name: str) -> bytes:
-    """The first bytes of a TLS client that asks for *name*."""
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=name)
-    with contextlib.suppress(ssl.SSLWantReadError):
-        client.do_handshake()
-    return outgoing.read()
 
 
 def test_a_server_name_is_read_however_the_hello_is_cut() -> None:

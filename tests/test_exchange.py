@@ -10,11 +10,12 @@ import pytest
 from douane import exchange
 from douane.call import Finding, Outcome, Usage
 from douane.errors import AuditUnavailableError, RefusedError
-from douane.exchange import Exchange, at_once_or_within
+from douane.exchange import Exchange
 from douane.policies.swap_key import EchoMask
 from douane.policy import Traits
 from douane.providers.base import Provider
 from douane.verdict import ALLOW, Allow, Deny, Rewrite, Verdict
+from douane.waiting import at_once_or_within
 from tests import house
 from tests.house import Book, Counts, Policy, entry
 

@@ -31,6 +31,7 @@ from tests.gateway import (
     Wire,
     answering,
     chat,
+    hello,
     policy,
     request,
     running_gateway,
@@ -117,15 +118,6 @@ def test_anthropic_refuses_in_its_own_shape(gateway: Gateway, provider: LocalPro
 
 
 # -- tunnels -------------------------------------------------------------------------------------------------------
-
-
-def hello(name: str) -> bytes:
-    """A ClientHello for *name*."""
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=name)
-    with pytest.raises(ssl.SSLWantReadError):
-        client.do_handshake()
-    return outgoing.read()
 
 
 @pytest.mark.parametrize("name", ["api.openai.com", "API.openai.com", "api.anthropic.com"])

@@ -10,10 +10,8 @@ No sockets, no ASGI: the governor feeds it and does what it says.
 import asyncio
 import logging
 import time
-import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
 
 from douane.answer import AnswerPipe
 from douane.audit import record
@@ -25,6 +23,7 @@ from douane.logs import where
 from douane.policy import BodyFilter
 from douane.providers.base import Meter, Operation, Provider, Reading
 from douane.verdict import Allow, Deny, Rewrite, Verdict
+from douane.waiting import at_once_or_within, is_cancelled
 
 __all__ = ["ADMIT_SECONDS", "Exchange"]
 
@@ -34,38 +33,6 @@ ADMIT_SECONDS = 10.0
 """What one policy may take to judge one call, and to settle it."""
 _REQUEST_IDS = (b"x-request-id", b"request-id", b"x-amzn-requestid")
 _NO_READING = Reading()
-
-
-async def at_once_or_within[T](seconds: float, work: Coroutine[Any, Any, T]) -> T:
-    """*work*'s result. Raises TimeoutError where it takes longer than *seconds*. A timer is set only for what does not
-    come to its end without waiting, as most policies do: it costs more than they."""
-    try:
-        waits_for = work.send(None)
-    except StopIteration as done:
-        return cast(T, done.value)
-    async with asyncio.timeout(seconds):
-        return await _rest(work, waits_for)
-
-
-@types.coroutine
-def _rest[T](work: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T]:
-    """``await work``, for work that has begun and now waits."""
-    try:
-        while True:
-            try:
-                sent = yield waits_for
-            except BaseException as thrown:  # noqa: BLE001 - passed on to where it belongs
-                waits_for = work.throw(thrown)
-            else:
-                waits_for = work.send(sent)
-    except StopIteration as done:
-        return cast(T, done.value)
-
-
-def _is_cancelled() -> bool:
-    """Whether a CancelledError at hand is meant for this task, and not one that a policy raised by itself."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 @dataclass(slots=True)
@@ -160,7 +127,7 @@ class Exchange:
                 return None
             return self._apply(entry, await admit(self.call))
         except asyncio.CancelledError:
-            if _is_cancelled():
+            if is_cancelled():
                 raise
             return self._broken(entry, "was cancelled")
         except Exception as error:  # noqa: BLE001 - law 1: whatever a policy raises is a denial
@@ -326,7 +293,7 @@ class Exchange:
             try:
                 await at_once_or_within(ADMIT_SECONDS, settle(self.call, result))
             except (Exception, asyncio.CancelledError) as error:  # the outcome must be written all the same
-                if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                if isinstance(error, asyncio.CancelledError) and is_cancelled():
                     raise
                 log.error("a policy could not settle: %s", where(error), extra={"policy": entry.name})
                 self.gate.observer.failed_closed("policy_error")
