@@ -1,0 +1,40 @@
+"""What was found in texts seen before, by keyed hash. Law: no text is kept, and no key that could be made again elsewhere."""
+
+import os
+from collections import OrderedDict
+from hashlib import blake2b
+
+from douane.detect.values import Span
+
+__all__ = ["Memory"]
+
+
+class Memory:
+    """The spans of the *most* texts asked for last. The tenant is in the key: one learns nothing of what another has sent."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._secret = os.urandom(32)
+        self._known: OrderedDict[bytes, tuple[Span, ...]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def key(self, tenant: str, text: str) -> bytes:
+        name = tenant.encode("utf-8", "surrogatepass")
+        made = blake2b(len(name).to_bytes(4), digest_size=16, key=self._secret)
+        made.update(name)
+        made.update(text.encode("utf-8", "surrogatepass"))
+        return made.digest()
+
+    def get(self, key: bytes) -> tuple[Span, ...] | None:
+        found = self._known.get(key)
+        if found is not None:
+            self._known.move_to_end(key)
+        return found
+
+    def put(self, key: bytes, spans: tuple[Span, ...]) -> None:
+        self._known[key] = spans
+        self._known.move_to_end(key)
+        while len(self._known) > self._most:
+            self._known.popitem(last=False)

@@ -1,0 +1,229 @@
+"""The worker processes of this process, shared by every scanner, so that a reload or a second policy starts no more of them.
+
+Law: a worker that dies or does not answer in time is killed and replaced, and whoever asked it is told
+(:class:`ScanFailedError`). A caller that goes away leaves no worker half read: the question is asked to its end."""
+
+import asyncio
+import atexit
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+from weakref import WeakSet
+
+from douane.detect.values import ScanFailedError, Span, Wanted
+from douane.detect.worker import LENGTH
+
+__all__ = ["Pool", "pool"]
+
+_STARTS = 30.0
+"""Seconds a worker may take to be ready: it imports presidio."""
+_TELLS = 0.5
+"""Seconds more than it has that a worker may take to say that it was late."""
+_KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TZ")
+"""A worker reads hostile text: of our environment, where the keys are, it gets this."""
+
+
+class _Worker:
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        environment = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+        environment |= {"REGEX_TIMEOUT_SECONDS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                        "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603  # our own module, by our own interpreter
+                [sys.executable, "-m", "douane.detect.worker", str(theirs.fileno())], pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+        ours.setblocking(False)
+        self._socket, self.ready = ours, False
+        self._known: set[int] = set()
+        self.pid = self._process.pid
+
+    async def ask(self, number: int, wanted: Wanted, texts: Sequence[str], seconds: float) -> list[list[Span]]:
+        """Raises :class:`ScanFailedError` where the worker says so, TimeoutError or OSError where it does not say anything."""
+        if not self.ready:
+            await self.begin()
+        first = None if number in self._known else asdict(wanted)
+        raw = json.dumps({"id": number, "wanted": first, "texts": texts, "seconds": seconds}).encode()
+        async with asyncio.timeout(seconds + _TELLS):
+            await asyncio.get_running_loop().sock_sendall(self._socket, LENGTH.pack(len(raw)) + raw)
+            said = await self._receive()
+        if "failed" in said:
+            raise ScanFailedError(said["failed"])
+        self._known.add(number)
+        return [[Span(*one) for one in spans] for spans in said["spans"]]
+
+    async def begin(self) -> None:
+        """Wait until it is ready. Raises as :meth:`ask`."""
+        async with asyncio.timeout(_STARTS):
+            said = await self._receive()
+        if "broken" in said:
+            raise ScanFailedError(f"the detector does not start: {said['broken']}")
+        self.ready = True
+
+    async def _receive(self) -> dict[str, Any]:
+        said: dict[str, Any] = json.loads(await self._read(LENGTH.unpack(await self._read(LENGTH.size))[0]))
+        return said
+
+    async def _read(self, size: int) -> bytes:
+        parts = []
+        while size:
+            part = await asyncio.get_running_loop().sock_recv(self._socket, size)
+            if not part:
+                raise ConnectionError("the worker is gone")
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
+
+
+class Pool:
+    """Workers, the free among them, and who waits for one. Used from one thread."""
+
+    def __init__(self) -> None:
+        self._workers: list[_Worker] = []
+        self._free: list[_Worker] = []
+        self._waiting: deque[asyncio.Future[_Worker]] = deque()
+        self._asked: dict[Wanted, int] = {Wanted(): 0}
+        self._tasks: set[asyncio.Task[list[list[Span]]]] = set()
+        self.holders: WeakSet[object] = WeakSet()
+
+    @property
+    def pids(self) -> list[int]:
+        return [worker.pid for worker in self._workers]
+
+    def grow(self, workers: int) -> None:
+        """Start processes until there are so many; returns before they are ready."""
+        while len(self._workers) < workers:
+            self._add()
+
+    async def ready(self) -> None:
+        """Wait until a worker has begun, so that a call's time does not run before. Raises :class:`ScanFailedError`."""
+        if not any(worker.ready for worker in self._workers):
+            await self.ask(Wanted(), (), _STARTS)
+
+    async def ask(self, wanted: Wanted, texts: Sequence[str], seconds: float) -> list[list[Span]]:
+        """The spans of each text, as the first free worker finds them. Raises :class:`ScanFailedError`."""
+        task = asyncio.get_running_loop().create_task(self._ask(wanted, texts, seconds))
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return await asyncio.shield(task)
+
+    def _done(self, task: asyncio.Task[list[list[Span]]]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # who asked may have gone
+
+    async def _ask(self, wanted: Wanted, texts: Sequence[str], seconds: float) -> list[list[Span]]:
+        worker = await self._get()
+        answered = False
+        try:
+            found = await worker.ask(self._asked.setdefault(wanted, len(self._asked)), wanted, texts, seconds)
+            answered = True
+        except ScanFailedError:
+            answered = worker.ready
+            raise
+        except TimeoutError:
+            raise ScanFailedError("a detector did not answer in time") from None
+        except (OSError, ValueError):
+            raise ScanFailedError("a detector died") from None
+        except asyncio.CancelledError:
+            self._drop(worker)  # the loop ends: no new one
+            raise
+        finally:
+            if answered:
+                self._put(worker)
+            else:
+                self._replace(worker)
+        return found
+
+    async def _get(self) -> _Worker:
+        if not self._workers:
+            self._add()
+        if self._free:
+            return self._free.pop()
+        turn: asyncio.Future[_Worker] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._put(turn.result())  # it was given in the moment in which nobody wanted it any more
+            raise
+
+    def _put(self, worker: _Worker) -> None:
+        if worker not in self._workers:
+            return  # the pool has been closed meanwhile
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(worker)
+                return
+        self._free.append(worker)
+
+    def _add(self) -> None:
+        worker = _Worker()
+        self._workers.append(worker)
+        self._put(worker)
+
+    def _drop(self, worker: _Worker) -> bool:
+        if worker not in self._workers:
+            return False  # dropped before, or the pool has been closed meanwhile
+        self._workers.remove(worker)
+        worker.close()
+        return True
+
+    def _replace(self, worker: _Worker) -> None:
+        if self._drop(worker):
+            if worker.ready:
+                self._add()
+            else:  # one that never began would not the next time; the next question tries
+                self._refuse("the detector does not start")
+
+    def _refuse(self, why: str) -> None:
+        while self._waiting and not self._workers:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_exception(ScanFailedError(why))
+
+    async def aclose(self) -> None:
+        """End the workers once what they are asked is answered, which takes a bounded time."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self.close()
+
+    def close(self) -> None:
+        """End the workers at once; the next question starts new ones."""
+        workers, self._workers, self._free = self._workers, [], []
+        for worker in workers:
+            worker.close()
+        self._refuse("the scanner is closed")
+
+
+_pools: list[Pool] = []
+_here = threading.local()
+
+
+def pool() -> Pool:
+    """The pool of this thread: workers answer to one event loop."""
+    mine: Pool | None = getattr(_here, "pool", None)
+    if mine is None:
+        mine = _here.pool = Pool()
+        _pools.append(mine)
+    return mine
+
+
+@atexit.register
+def _close() -> None:
+    for each in _pools:
+        each.close()

@@ -1,0 +1,109 @@
+"""The scanner: what is known is remembered, what cannot hold anything is let by, the rest goes to a worker process.
+
+Law: every text is answered for, or :class:`ScanFailedError` is raised for all. The event loop is held for a hash and one
+look at a short text."""
+
+import asyncio
+from collections.abc import Sequence
+
+from douane.detect.memory import Memory
+from douane.detect.pool import Pool, pool
+from douane.detect.shadow import SEED
+from douane.detect.spans import CHUNK, cut, join
+from douane.detect.values import ScanFailedError, Span, Wanted
+
+__all__ = ["Scanner"]
+
+_ASK_SECONDS = 1.0
+"""A worker has this long for one question, which holds at most ``CHUNK`` characters."""
+_CALL_SECONDS, _SECONDS_A_MILLION = 2.0, 1.0
+"""All questions of one call, from when the first worker has begun: two seconds and one more for a million characters."""
+
+type _Chunk = tuple[int, int, int]
+"""Index of a text, start and end in it."""
+
+
+class Scanner:
+    """Finds what is *wanted*. Workers start with the first text that needs one, or with :meth:`warm`.
+
+    *inline_limit*: texts up to so many characters are first looked at here for anything a pattern could begin with (0.1 ms
+    at 8 KB); longer ones go to a worker unseen. *remembered*: texts whose spans are kept, about 300 bytes each."""
+
+    def __init__(self, wanted: Wanted, *, workers: int = 1, inline_limit: int = 8192, remembered: int = 50_000) -> None:
+        self._wanted, self._workers, self._inline_limit = wanted, workers, inline_limit
+        self._memory = Memory(remembered)
+        self._by_name = bool(wanted.names) and "PERSON" in wanted.entities
+
+    def warm(self) -> None:
+        """Start the workers now; they are ready some two seconds later."""
+        self._pool()
+
+    async def aclose(self) -> None:
+        """End the workers if no other scanner uses them."""
+        ours = pool()
+        ours.holders.discard(self)
+        if not ours.holders:
+            await ours.aclose()
+
+    async def scan(self, tenant: str, texts: Sequence[str]) -> list[tuple[Span, ...]]:
+        """What stands in each text: sorted, nowhere overlapping. Raises :class:`ScanFailedError`."""
+        found: dict[int, tuple[Span, ...]] = {}
+        new: dict[bytes, list[int]] = {}
+        for index, text in enumerate(texts):
+            if self._cannot_hold_any(text):
+                found[index] = ()
+                continue
+            key = self._memory.key(tenant, text)
+            if (known := self._memory.get(key)) is not None:
+                found[index] = known
+            else:
+                new.setdefault(key, []).append(index)
+        if new:
+            spans = await self._scan([texts[places[0]] for places in new.values()])
+            for (key, places), each in zip(new.items(), spans, strict=True):
+                self._memory.put(key, each)
+                found.update(dict.fromkeys(places, each))
+        return [found[index] for index in range(len(texts))]
+
+    def _cannot_hold_any(self, text: str) -> bool:
+        if not text:
+            return True
+        return len(text) <= self._inline_limit and not self._by_name and SEED.search(text) is None
+
+    async def _scan(self, texts: list[str]) -> list[tuple[Span, ...]]:
+        chunks = [cut(len(text)) for text in texts]
+        questions = _questions(chunks)
+        await self._pool().ready()
+        try:
+            async with asyncio.timeout(_CALL_SECONDS + _SECONDS_A_MILLION * sum(map(len, texts)) / 1e6):
+                answers = await asyncio.gather(*(self._ask(texts, question) for question in questions))
+        except TimeoutError:
+            raise ScanFailedError("the detectors did not come to an end in time") from None
+        found: list[list[list[Span]]] = [[] for _ in texts]
+        for question, answer in zip(questions, answers, strict=True):
+            for (index, _, _), spans in zip(question, answer, strict=True):
+                found[index].append(spans)
+        return [join(each, spans) for each, spans in zip(chunks, found, strict=True)]
+
+    async def _ask(self, texts: list[str], question: list[_Chunk]) -> list[list[Span]]:
+        return await self._pool().ask(self._wanted, [texts[index][start:end] for index, start, end in question], _ASK_SECONDS)
+
+    def _pool(self) -> Pool:
+        ours = pool()
+        ours.holders.add(self)
+        ours.grow(self._workers)
+        return ours
+
+
+def _questions(chunks: list[list[tuple[int, int]]]) -> list[list[_Chunk]]:
+    """All chunks in order, put together into questions of at most ``CHUNK`` characters."""
+    questions: list[list[_Chunk]] = []
+    room = 0
+    for index, each in enumerate(chunks):
+        for start, end in each:
+            if not questions or end - start > room:
+                questions.append([])
+                room = CHUNK
+            questions[-1].append((index, start, end))
+            room -= end - start
+    return questions

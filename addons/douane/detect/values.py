@@ -1,0 +1,88 @@
+"""What is asked of the scanner and what it answers: frozen values, nothing of presidio.
+
+What can be asked for stands in :data:`ENTITIES`; a name that is not there is refused when it is written, not ignored when
+a text comes."""
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+__all__ = ["DEFAULT_ENTITIES", "ENTITIES", "PRIORITY", "ScanFailedError", "Span", "Wanted"]
+
+ENTITIES = MappingProxyType({
+    "EMAIL_ADDRESS": "EmailRecognizer",
+    "IBAN_CODE": "IbanRecognizer",
+    "CREDIT_CARD": "CreditCardRecognizer",
+    "CRYPTO": "CryptoRecognizer",
+    "US_SSN": "UsSsnRecognizer",
+    "IT_FISCAL_CODE": "ItFiscalCodeRecognizer",
+    "FI_PERSONAL_IDENTITY_CODE": "FiPersonalIdentityCodeRecognizer",
+    "ES_NIE": "EsNieRecognizer",
+    "ES_NIF": "EsNifRecognizer",
+    "KR_RRN": "KrRrnRecognizer",
+    "PL_PESEL": "PlPeselRecognizer",
+    "TH_TNIN": "ThTninRecognizer",
+    "IN_AADHAAR": "InAadhaarRecognizer",
+    "UK_NHS": "NhsRecognizer",
+    "AU_MEDICARE": "AuMedicareRecognizer",
+    "AU_TFN": "AuTfnRecognizer",
+    "AU_ABN": "AuAbnRecognizer",
+    "AU_ACN": "AuAcnRecognizer",
+    "NG_NIN": "NgNinRecognizer",
+    "IT_VAT_CODE": "ItVatCodeRecognizer",
+    "US_ITIN": "UsItinRecognizer",
+    "UK_NINO": "UkNinoRecognizer",
+    "SG_NRIC_FIN": "SgFinRecognizer",
+    "MEDICAL_LICENSE": "MedicalLicenseRecognizer",
+    "IP_ADDRESS": "IpRecognizer",
+    "PHONE_NUMBER": "PhoneRecognizer",
+    "US_PASSPORT": "UsPassportRecognizer",
+    "US_BANK_NUMBER": "UsBankRecognizer",
+    "URL": "UrlRecognizer",
+    "DATE_TIME": "DateRecognizer",
+    "PERSON": "",
+})
+"""Entity → the class of ``presidio_analyzer.predefined_recognizers`` that finds it; PERSON is found by list. Their order is
+their priority where two overlap: what is surest and most telling first."""
+
+PRIORITY = MappingProxyType({name: rank for rank, name in enumerate(ENTITIES)})
+
+DEFAULT_ENTITIES = (
+    "EMAIL_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "CRYPTO", "IP_ADDRESS", "PERSON", "US_SSN", "IT_FISCAL_CODE",
+    "FI_PERSONAL_IDENTITY_CODE", "ES_NIE", "ES_NIF", "KR_RRN", "PL_PESEL", "TH_TNIN", "IN_AADHAAR", "UK_NHS")
+
+_MOST_NAMES = 1000
+
+
+class ScanFailedError(Exception):
+    """A text could not be scanned to its end: a detector ran out of time, failed or died. The caller denies. The message
+    names no part of the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """*type* stands at ``text[start:end]`` (characters); *score* from 0 to 1, as presidio gives it."""
+
+    type: str
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to look for. Raises ValueError for a name, threshold or list that cannot be meant."""
+
+    entities: tuple[str, ...] = DEFAULT_ENTITIES
+    threshold: float = 0.4
+    """Findings below it are dropped. 0.4 is a number that only has the shape; 1.0 one whose checksum holds."""
+    names: tuple[str, ...] = ()
+    """People to find as PERSON: whole words, whatever their case."""
+
+    def __post_init__(self) -> None:
+        for name in self.entities:
+            if name not in ENTITIES:
+                raise ValueError(f"entities: {name} is not known; allowed: {', '.join(sorted(ENTITIES))}")
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold: {self.threshold} is not between 0 and 1")
+        if len(self.names) > _MOST_NAMES or not all(name.strip() for name in self.names):
+            raise ValueError(f"names: at most {_MOST_NAMES}, none empty")
