@@ -32,6 +32,7 @@ _CACHED_MODELS = 4096
 _LONGEST_NAME = 256
 _DATED = re.compile(r"-(20\d{2})(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?=-|:|$)")
 _DAY = 86400
+_NOTHING = Usage()
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -77,6 +78,14 @@ class Rates:
                 return None
             total += usage.web_searches * self.web_search * 1000
         return total / 1_000_000
+
+
+    def at_most(self, given: int, made: int) -> float | None:
+        """USD of *given* input and *made* output tokens, each at the highest price that some of them may have."""
+        if self.input is None or (made and self.output is None):
+            return None
+        dearest = max(self.input, self.cached_input or 0.0, self.cache_write or 0.0, self.cache_write_1h or 0.0)
+        return (self.request * 1000 + given * dearest + made * max(self.output or 0.0, self.reasoning or 0.0)) / 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +157,23 @@ class Prices:
             if usage.input > start:
                 return rates.cost(usage)
         return tariff.base.cost(usage)
+
+    def at_most(self, provider: str, model: str, tokens: tuple[int, int], at: float, tier: str = "") -> float | None:
+        """USD that *tokens* (input, output) can cost at most, whatever of them is cached or thought, in the standard tier or
+        in *tier*; searches and other tools are not in it. None: no price is known."""
+        given, made = tokens
+        most: float | None = None
+        for name in ("", tier) if tier else ("",):
+            self.cost(provider, model, _NOTHING, at, name)  # the tariff in force is remembered then
+            tariff = self._cache.get((provider, model, name))
+            if tariff is None:
+                return None
+            for rates in (tariff.base, *(rates for start, rates in tariff.tiers if given > start)):
+                cost = rates.at_most(given, made)
+                if cost is None:
+                    return None
+                most = cost if most is None else max(most, cost)
+        return most
 
     def known(self, provider: str, model: str) -> str | None:
         """The price list's own name of *model*, else that of the override it falls under, else None: never a name that

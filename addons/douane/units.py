@@ -1,4 +1,4 @@
-"""Values that policy files spell in their own way: sizes such as ``32MB``.
+"""Values that policy files spell in their own way: sizes such as ``32MB``, money such as ``50 USD/day``.
 
 A field says so in its type, ``limit: Annotated[int, Spelled(parse, "32MB")]``; the loader finds the parser there.
 """
@@ -6,9 +6,11 @@ A field says so in its type, ``limit: Annotated[int, Spelled(parse, "32MB")]``; 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
-__all__ = ["Bytes", "Spelled", "parse_bytes"]
+from douane.ledger.windows import PERIODS, Period
+
+__all__ = ["Bytes", "Limit", "Spelled", "parse_bytes", "parse_limit", "parse_usd"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +36,34 @@ def parse_bytes(text: str) -> int:
 
 
 Bytes = Annotated[int, Spelled(parse_bytes, "32MB")]
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How much may be spent in a window."""
+
+    nano_usd: int
+    period: Period
+
+
+_USD = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?USD")
+
+
+def parse_usd(text: str) -> int:
+    """``0.25 USD`` → nano-USD (1e-9 USD). Digits are taken as they stand: no float is in between. Raises ValueError."""
+    match = _USD.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("an amount is a number of USD, with up to nine digits after the point")
+    whole, _, part = match[1].partition(".")
+    return int(whole) * 10**9 + int(part.ljust(9, "0") or 0)
+
+
+def parse_limit(text: str) -> Limit:
+    """``50 USD/day``, ``1000 USD total``. Raises ValueError."""
+    amount, slash, period = text.partition("/")
+    if not slash and text.rstrip().endswith("total"):
+        amount, period = text.rstrip().removesuffix("total"), "total"
+    period = period.strip()
+    if period not in PERIODS:
+        raise ValueError(f"a limit is an amount and a window ({', '.join(PERIODS)})")
+    return Limit(parse_usd(amount), cast(Period, period))

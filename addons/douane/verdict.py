@@ -10,6 +10,8 @@ __all__ = ["ALLOW", "Allow", "Deny", "Rewrite", "Verdict"]
 @dataclass(frozen=True, slots=True)
 class Allow:
     findings: tuple[Finding, ...] = ()
+    reserved_usd: float | None = None
+    """What a budget holds for this call; recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,7 @@ class Rewrite:
 
     call: Call
     findings: tuple[Finding, ...] = ()
+    reserved_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

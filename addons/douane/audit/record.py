@@ -16,7 +16,7 @@ __all__ = ["event", "intent", "outcome", "unknown"]
 
 
 _KNOWN = ("id", "revision", "principal", "provider", "operation", "model", "host", "method", "path", "stream",
-          "client_request_id", "findings")
+          "client_request_id", "findings", "reserved_usd")
 
 
 def timestamp(at: float) -> str:
@@ -51,13 +51,14 @@ def _findings(findings: Iterable[Finding]) -> list[dict[str, Any]]:
     return [asdict(one) for one in findings]
 
 
-def intent(call: Call, revision: str, findings: Iterable[Finding]) -> dict[str, Any]:
-    """Durable before the first byte goes upstream."""
-    return {"kind": "intent", **_call(call, revision), "findings": _findings(findings)}
+def intent(call: Call, revision: str, findings: Iterable[Finding], *, reserved_usd: float | None = None) -> dict[str, Any]:
+    """Durable before the first byte goes upstream. *reserved_usd*: what budgets hold for the call."""
+    return {"kind": "intent", **_call(call, revision), "findings": _findings(findings), "reserved_usd": reserved_usd}
 
 
 def outcome(call: Call, revision: str, findings: Iterable[Finding], result: Outcome, *,
-            denial: tuple[str, Deny] | None, latency_ms: dict[str, float | None]) -> dict[str, Any]:
+            denial: tuple[str, Deny] | None, latency_ms: dict[str, float | None],
+            reserved_usd: float | None = None) -> dict[str, Any]:
     """Durable before the client sees the end. *denial*: (policy, verdict) where the call was refused or cut."""
     usage = result.usage
     return {
@@ -74,6 +75,7 @@ def outcome(call: Call, revision: str, findings: Iterable[Finding], result: Outc
             "cache_write": usage.cache_write, "reasoning": usage.reasoning},
         "estimated": result.estimated,
         "cost_usd": result.cost_usd,
+        "reserved_usd": reserved_usd,
         "latency_ms": latency_ms,
         "upstream_request_id": result.upstream_request_id or None,
     }
