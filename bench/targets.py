@@ -173,7 +173,7 @@ def _douane(yard: Yard, name: str, command: Sequence[str]) -> Target:
     proxy, admin = free_port(), free_port()
     process = yard.spawn(name, [sys.executable, *command, "--policies", str(policies), "--data", str(home / "data"),
                                 "--certs", str(home / "certs"), "--proxy", f"127.0.0.1:{proxy}",
-                                "--admin", f"127.0.0.1:{admin}"], yard.cores[0])
+                                "--http", "127.0.0.1:0", "--admin", f"127.0.0.1:{admin}"], yard.cores[0])
     yard.until(name, process, lambda: _ready(admin))
     context = _trusting(home / "certs" / "ca.pem")
     return Target(name, process.pid, Door(proxy, context, name="api.openai.com", connect="api.openai.com:443"))

@@ -79,8 +79,10 @@ class Gateway:
     """``douane serve`` on free ports. *base* holds ``policies``, ``data`` and ``certs``. *patch*: Python that runs in the
     process before: for limits that tests cannot wait for."""
 
-    def __init__(self, base: Path, policy_text: str, *, env: Mapping[str, str] | None = None, patch: str = "") -> None:
+    def __init__(self, base: Path, policy_text: str, *, env: Mapping[str, str] | None = None, patch: str = "",
+                 http: str = "127.0.0.1:0") -> None:
         self._patch = patch
+        self._http = http
         self.base = base
         self.data = base / "data"
         self.policy_file = base / "policies" / "p.yaml"
@@ -92,7 +94,7 @@ class Gateway:
     def start(self) -> None:
         self.log_file = self.base / "gateway.log"
         with self.log_file.open("ab") as log:
-            words = [*command(self.base, "serve"), "--proxy=127.0.0.1:0", "--admin=127.0.0.1:0"]
+            words = [*command(self.base, "serve"), "--proxy=127.0.0.1:0", f"--http={self._http}", "--admin=127.0.0.1:0"]
             if self._patch:
                 words[1:3] = ["-c", f"{self._patch}\nimport sys\nfrom douane.cli import main\nsys.exit(main())"]
             self.process = subprocess.Popen(
@@ -107,6 +109,7 @@ class Gateway:
                 continue
             self.proxy: tuple[str, int] = tuple(status["proxy"])
             self.admin: tuple[str, int] = tuple(status["admin"])
+            self.http: tuple[str, int] = tuple(status["http"])
             return
         self.stop()
         raise AssertionError(f"the gateway did not start:\n{self.log()}")
@@ -166,8 +169,8 @@ class Gateway:
 
 @contextlib.contextmanager
 def running_gateway(base: Path, policy_text: str, *, env: Mapping[str, str] | None = None,
-                    patch: str = "") -> Iterator[Gateway]:
-    gateway = Gateway(base, policy_text, env=env, patch=patch)
+                    patch: str = "", http: str = "127.0.0.1:0") -> Iterator[Gateway]:
+    gateway = Gateway(base, policy_text, env=env, patch=patch, http=http)
     try:
         yield gateway
     finally:

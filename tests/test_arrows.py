@@ -85,13 +85,17 @@ def test_the_core_knows_no_host_and_opens_no_file(module: str) -> None:
 
 ALLOWED: dict[str, frozenset[str] | set[str]] = {
     "douane.call": {"secrets"}, "douane.verdict": {"call"}, "douane.errors": set(), "douane.secrets": set(),
-    "douane.policy": {"call", "verdict", "policies"}, "douane.edge": {"providers"}, "douane.coding": {"call", "errors"},
+    "douane.policy": {"call", "verdict", "policies", "placeholders", "ledger", "providers"}, "douane.edge": {"providers"},
+    "douane.coding": {"call", "errors"}, **dict.fromkeys(under("douane.ledger"), frozenset({"ledger", "errors"})),
     "douane.chain": {"call", "edge", "policy", "providers"}, "douane.gate": {"call", "chain"},
     "douane.answer": {"call", "coding", "errors", "policy", "providers"},
     "douane.relay": {"asgi", "call", "upstream", "errors"}, "douane.asgi": set(),
     **dict.fromkeys(under("douane.providers"), frozenset({"providers", "call", "errors"})),
     **dict.fromkeys(under("douane.policies"), frozenset(
-        {"policy", "providers", "call", "verdict", "errors", "secrets", "ledger"})),
+        {"policy", "providers", "call", "verdict", "errors", "secrets", "ledger", "units", "placeholders", "coding",
+         "detect", "redaction", "rehydrate", "restore"})),
+    "douane.placeholders": {"secrets"}, "douane.redaction": {"placeholders", "providers"}, "douane.rehydrate": {"providers"},
+    "douane.restore": {"call", "errors", "providers", "rehydrate"},
     **dict.fromkeys(under("douane.upstream"), frozenset({"upstream", "call", "coding", "errors", "providers"})),
 }
 

@@ -111,7 +111,7 @@ def test_every_command_stands_somewhere(command: str) -> None:
 
 
 def test_every_option_stands_in_the_readme() -> None:
-    for option in ("policies", "data", "certs", "proxy", "admin"):
+    for option in ("policies", "data", "certs", "proxy", "http", "admin"):
         assert f"`--{option} " in PAGES["README.md"]
         assert f"`DOUANE_{option.upper()}`" in PAGES["README.md"]
 

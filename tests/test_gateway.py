@@ -585,6 +585,7 @@ def start(base: Path, text: str, *more: str, env: Mapping[str, str] | None = Non
     (base / "policies" / "p.yaml").write_text(text)
     ports = [] if any(word.startswith("--proxy") for word in more) else ["--proxy=127.0.0.1:0"]
     ports += [] if any(word.startswith("--admin") for word in more) else ["--admin=127.0.0.1:0"]
+    ports += [] if any(word.startswith("--http") for word in more) else ["--http=127.0.0.1:0"]
     return douane(base, "serve", *ports, *more, env=env)
 
 
@@ -593,7 +594,7 @@ def test_a_port_in_use(tmp_path: Path, provider: LocalProvider) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        for number, option in enumerate(("--proxy", "--admin")):
+        for number, option in enumerate(("--proxy", "--http", "--admin")):
             ended = start(tmp_path / str(number), policy(provider), f"{option}={address}")
             assert ended.returncode == 3
             assert len(ended.stderr.splitlines()) == 1
@@ -658,7 +659,7 @@ def test_beyond_loopback_without_anybody_known(tmp_path: Path, provider: LocalPr
 
 
 def test_two_gateways_on_one_data_folder(gateway: Gateway, provider: LocalProvider) -> None:
-    ended = douane(gateway.base, "serve", "--proxy=127.0.0.1:0", "--admin=127.0.0.1:0")
+    ended = douane(gateway.base, "serve", "--proxy=127.0.0.1:0", "--http=127.0.0.1:0", "--admin=127.0.0.1:0")
     assert ended.returncode == 3
     assert "in use" in ended.stderr
     assert post(gateway, chat()).status == 200, "the first one lives on"

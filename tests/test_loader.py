@@ -177,7 +177,7 @@ def test_only_yaml_files_are_read_and_no_tests(read: Callable[..., Loaded], tmp_
     (("version:\n" + CHAIN,), "a.yaml:1: version: nothing is not allowed here"),
     (("version: 1\n",), "a.yaml:1: no file has a `chain`"),
     ((LEAST + "chian: []\n",), "a.yaml:4: there is no section `chian`; did you mean `chain`?"),
-    ((LEAST + "ledger: sqlite\n",), "a.yaml:4: ledger: budgets and limits are not in this version"),
+    ((LEAST + "ledger: env:REDIS_URL\n",), "a.yaml:4: ledger: `env:REDIS_URL` is not allowed"),
     ((LEAST + "principals: {name: x}\n",), "a.yaml:4: principals: a mapping is not allowed here; allowed: a list"),
     ((LEAST + "prices: [m]\n",), "a.yaml:4: prices: a list is not allowed here"),
     ((LEAST + "mode: observed\n",), "a.yaml:4: mode: `observed` is not allowed; did you mean `observe`?"),

@@ -16,7 +16,7 @@ HOME = Path("/srv/douane")
 def test_defaults_lie_below_home() -> None:
     places = Places.of({}, {}, HOME)
     assert (places.policies, places.data, places.certs) == (HOME / "policies", HOME / "data", HOME / "certs")
-    assert (str(places.proxy), str(places.admin)) == ("127.0.0.1:8080", "127.0.0.1:8082")
+    assert (str(places.proxy), str(places.http), str(places.admin)) == ("127.0.0.1:8080", "127.0.0.1:8081", "127.0.0.1:8082")
     assert (places.control, places.audit) == (HOME / "data" / "control.sock", HOME / "data" / "audit")
 
 

@@ -1,8 +1,8 @@
 """The way of an answer's bytes: decoded for the meter and the filters, passed on as they came where nothing changed.
 
 Law: what no filter changed leaves with the very bytes that came, compressed or not. A filter that means to rewrite
-(``rewrites``) had the answer asked for uncompressed; where a change turns up in a compressed answer all the same, the
-answer is refused or cut: bytes that have left cannot be taken back.
+(``rewrites``) had the answer asked for uncompressed; one that comes compressed all the same leaves uncompressed. Where a
+filter that does not mean to changes a compressed answer, that is refused or cut: bytes that have left cannot be taken back.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,8 @@ class AnswerPipe:
     *limit*: bytes that a compressed answer may decode to. Beyond it the meter stops reading; where a filter must see
     the text, the answer is refused. Raises UpstreamError where the answer cannot be read."""
 
-    __slots__ = ("_decoder", "_events", "_filters", "_held", "_limit", "_meter", "_pending", "_unfinished")
+    __slots__ = ("_decoder", "_events", "_filters", "_held", "_limit", "_meter", "_opened", "_pending",
+                 "_unfinished")
 
     def __init__(self, meter: Meter | None, filters: Sequence[BodyFilter], limit: int) -> None:
         self._meter = meter
@@ -35,6 +36,8 @@ class AnswerPipe:
         self._limit = limit
         self._decoder: Decoder | None = None
         self._events = False
+        self._opened = False
+        """The answer came compressed and leaves uncompressed."""
         self._unfinished = b""
         """The beginning of an event whose end has not come."""
         self._held = b""
@@ -57,7 +60,9 @@ class AnswerPipe:
         for one in self._filters:
             headers = one.headers(headers)
         if any(one.rewrites for one in self._filters):
-            headers = tuple(h for h in headers if h[0] != b"content-length")
+            self._opened = self._decoder is not None
+            headers = tuple(h for h in headers if h[0] != b"content-length"
+                            and not (self._opened and h[0] == b"content-encoding"))
         return headers
 
     def feed(self, raw: bytes) -> bytes:
@@ -71,7 +76,7 @@ class AnswerPipe:
             return self._whole_events(out)
         if not self._filters:
             return raw
-        return out if self._decoder is None else self._release(raw, text, out)
+        return out if self._decoder is None or self._opened else self._release(raw, text, out)
 
     def close(self) -> bytes:
         """The rest. Raises UpstreamError where a filter did not see a compressed answer whole."""
@@ -86,7 +91,7 @@ class AnswerPipe:
             for later in self._filters[index + 1 :]:
                 tail = later.feed(tail)
             out += tail
-        if self._decoder is None:
+        if self._decoder is None or self._opened:
             return self._unfinished + out
         return self._release(b"", b"", out)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from douane.secrets import Secret
+from douane.secrets import NO_ORIGINALS, Originals, Secret
 
 __all__ = ["ANONYMOUS", "Call", "Caller", "Credential", "Ended", "Finding", "Headers", "Outcome", "Principal", "Target",
            "Usage"]
@@ -139,17 +139,22 @@ class Call:
     document: Any = field(default=None, repr=False)
     """The JSON value of the body, decoded; None where there is none or the head alone has been read."""
     credential: Credential | None = None
+    originals: Originals = field(default=NO_ORIGINALS, repr=False)
+    """What the placeholders in the body stand for, where the answer gets the values back: here, and not in a policy's own
+    store, so that it is gone with the exchange however that ends."""
 
     def with_body(self, body: bytes, document: Any, model: str, stream: bool) -> "Call":
         """The call once its body has been read. Spelled out: :func:`dataclasses.replace` takes three times as long, and
         every call comes this way."""
         return Call(self.id, self.at, self.provider, self.operation, self.method, self.host, self.path, self.query,
-                    self.headers, self.caller, self.principal, model, stream, body, document, self.credential)
+                    self.headers, self.caller, self.principal, model, stream, body, document, self.credential,
+                    self.originals)
 
     def by(self, principal: Principal, headers: Headers) -> "Call":
         """The call once its principal is known; spelled out as :meth:`with_body` is."""
         return Call(self.id, self.at, self.provider, self.operation, self.method, self.host, self.path, self.query,
-                    headers, self.caller, principal, self.model, self.stream, self.body, self.document, self.credential)
+                    headers, self.caller, principal, self.model, self.stream, self.body, self.document, self.credential,
+                    self.originals)
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header (*name* in lower case), or None."""

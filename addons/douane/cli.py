@@ -54,8 +54,9 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     common = _Parser(add_help=False)
     for name, what in (("policies", "folder of the policy files"), ("data", "folder of the audit log and the control socket"),
-                       ("certs", "folder of the CA"), ("proxy", "HOST:PORT of the proxy"), ("admin", "HOST:PORT of /metrics")):
-        common.add_argument(f"--{name}", metavar="HOST:PORT" if name in ("proxy", "admin") else "DIR",
+                       ("certs", "folder of the CA"), ("proxy", "HOST:PORT of the proxy"),
+                       ("http", "HOST:PORT of the reverse proxy"), ("admin", "HOST:PORT of /metrics")):
+        common.add_argument(f"--{name}", metavar="HOST:PORT" if name in ("proxy", "http", "admin") else "DIR",
                             help=f"{what} (DOUANE_{name.upper()})")
     parser = _Parser(prog="douane", description="The customs house for AI traffic.")
     parser.add_argument("--version", action="version", version=f"douane {__version__}")
@@ -79,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     add("reload", _reload, "have the running gateway read its policy files again (as SIGHUP does, with an answer)")
     demo = add("demo", _demo, "show it work: a local provider, the real SDKs, what left and what came back")
     demo.add_argument("--plain", action="store_true", help="no colours, no boxes")
+    budget = add("budget", _budget, "spent, reserved and left, for each budget window in force")
+    budget.add_argument("--per", choices=("principal", "team", "org"), help="only budgets of this scope")
+    budget.add_argument("--json", action="store_true", help="a JSON array, in USD")
     _add_audit(commands, add)
     _add_ca(commands, add)
     return parser
@@ -174,6 +178,18 @@ def _demo(parsed: argparse.Namespace, places: Places) -> int:
     from douane.demo.show import show
 
     return show(plain=parsed.plain or not sys.stdout.isatty())
+
+
+def _budget(parsed: argparse.Namespace, places: Places) -> int:
+    import time
+
+    from douane.ledger import show
+    from douane.ledger.sqlite import read_balances
+
+    found = [one for one in read_balances(places.data, time.time()) if parsed.per in (None, one.account.scope)]
+    print(show.as_json(found) if parsed.json else show.table(found) if found else "no budget has been charged in a window "
+          "that is in force")
+    return 0
 
 
 def _audit_tail(parsed: argparse.Namespace, places: Places) -> int:

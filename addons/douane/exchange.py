@@ -74,6 +74,8 @@ class Exchange:
         self._findings: list[Finding] = []
         self._judged = 0
         """How many entries have judged."""
+        self._reserved: float | None = None
+        """USD that budgets hold for this call: the most that one of them holds."""
         self._filters: tuple[BodyFilter, ...] = ()
         self._meter: Meter | None = None
         self._pipe: AnswerPipe | None = None
@@ -94,7 +96,8 @@ class Exchange:
         self.call = call
         denial = await self._judge(head_only=False) or self._prepare()
         if denial is None and self.gate.log is not None:
-            await self.gate.log.append(record.intent(self.call, self.chain.revision, self._findings))
+            await self.gate.log.append(record.intent(
+                self.call, self.chain.revision, self._findings, reserved_usd=self._reserved))
         return denial
 
     def refuse(self, by: str, denial: Deny) -> None:
@@ -144,6 +147,8 @@ class Exchange:
         suspended = entry.observe and not entry.traits.always
         if isinstance(verdict, Rewrite) and not suspended:
             self.call = verdict.call
+        if not isinstance(verdict, Deny) and verdict.reserved_usd is not None:
+            self._reserved = max(self._reserved or 0.0, verdict.reserved_usd)
         if isinstance(verdict, Deny):
             if verdict.code not in DENIALS:
                 raise ValueError(f"unknown denial code {verdict.code!r}")
@@ -268,7 +273,8 @@ class Exchange:
             if self.gate.log is not None:
                 millis = {name: None if value is None else round(value * 1000, 3) for name, value in latencies.items()}
                 await self.gate.log.append(record.outcome(
-                    self.call, self.chain.revision, self._findings, result, denial=self.denial, latency_ms=millis))
+                    self.call, self.chain.revision, self._findings, result, denial=self.denial, latency_ms=millis,
+                    reserved_usd=self._reserved))
 
     def _outcome(self, ended: Ended) -> Outcome:
         reading = self._meter.reading() if self._meter is not None else _NO_READING

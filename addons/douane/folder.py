@@ -18,9 +18,8 @@ from douane.source import MAX_BYTES, Entry, Items, Node, Place, Problems, Table,
 __all__ = ["Document", "read_folder"]
 
 _NAMED = ("credentials", "providers", "prices")
-_SINGLE = ("mode", "edge", "chain", "audit", "upstream_proxy", "ca")
+_SINGLE = ("mode", "edge", "chain", "audit", "upstream_proxy", "ca", "ledger")
 _SECTIONS = ("version", "principals", *_NAMED, *_SINGLE)
-_NOT_YET = {"ledger": "budgets and limits are not in this version; take the line out"}
 _TRIES = 5
 
 
@@ -115,9 +114,7 @@ def _content(path: Path) -> bytes | None:
 def _merge(document: Document, table: Table, problems: Problems) -> None:
     _check_version(table, problems)
     for name, entry in table.entries.items():
-        if name in _NOT_YET:
-            problems.add(entry.place, f"{name}: {_NOT_YET[name]}")
-        elif name not in _SECTIONS:
+        if name not in _SECTIONS:
             problems.add(entry.place, f"there is no section `{name}`{suggest(name, _SECTIONS)}")
         elif name == "version" or plain(entry.node) is None:
             continue

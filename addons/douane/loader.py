@@ -19,9 +19,11 @@ from douane.conditions import compile_condition
 from douane.edge import EdgeRules
 from douane.errors import ConfigError
 from douane.folder import Document, read_folder
+from douane.ledger.till import Till
 from douane.people import People, Tokens, Vaulted
+from douane.placeholders import DataKey
 from douane.policy import Setting, registry, traits
-from douane.providers.base import Provider
+from douane.providers.base import Provider, Wire
 from douane.providers.table import builtin
 from douane.schema import read, read_fields
 from douane.source import Items, Node, Place, Problems, Table, kind, suggest
@@ -57,9 +59,11 @@ class Loaded:
 
 
 def load(folder: Path, *, environ: Mapping[str, str] = os.environ, tokens: Tokens | None = None,
-         providers: Mapping[str, Provider] | None = None) -> Loaded:
+         providers: Mapping[str, Provider] | None = None, till: Till | None = None,
+         data_key: DataKey | None = None) -> Loaded:
     """Read the ``*.yaml`` of *folder*. *tokens*: the one-run tokens that outlast a reload. *providers*: in place of the
-    built-in table.
+    built-in table. *till*: where policies find the ledger once it is open; nothing is opened here. *data_key*: the
+    gateway's own, likewise.
 
     Raises ConfigError with a line for every mistake."""
     problems = Problems()
@@ -73,15 +77,28 @@ def load(folder: Path, *, environ: Mapping[str, str] = os.environ, tokens: Token
     held = sections.read_credentials(document.named["credentials"], table, keys, references, problems)
     sections.check_plain_http(held, document.named["credentials"], table, problems)
     people, vault = People(known, Tokens() if tokens is None else tokens), Vaulted(held)
-    setting = Setting(people, vault, MappingProxyType({name: one.key_headers for name, one in table.items()}))
+    setting = Setting(people, vault, MappingProxyType({name: one.key_headers for name, one in table.items()}),
+                      Till() if till is None else till, _wires(table), data_key or DataKey())
     edge, audit, observe = _rules(document, problems)
     entries = _Entries(setting if everybody_read else None, observe, problems).read(document, folder)
     prices = sections.read_prices(document.named["prices"], problems)
     proxy, roots = _proxy(document, problems), _roots(document, folder, problems)
+    _check_ledger(document, problems)
     problems.raise_any()
     chain = Chain(document.revision(), entries, edge, hosts, audit, document.files, roots)
     return Loaded(chain, people, vault, MappingProxyType(table), prices, proxy, roots, people.beyond_loopback,
                   vault.providers, frozenset(references.variables))
+
+
+def _wires(table: Mapping[str, Provider]) -> Mapping[tuple[str, str], Wire]:
+    return MappingProxyType({(name, row.name): row.wire for name, one in table.items() for row in one.operations
+                             if row.wire is not None})
+
+
+def _check_ledger(document: Document, problems: Problems) -> None:
+    entry = document.single.get("ledger")
+    if entry is not None:
+        read(entry.node, Literal["sqlite"], "ledger", problems)
 
 
 def tls_names(loaded: Loaded) -> list[str]:

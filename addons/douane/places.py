@@ -39,6 +39,7 @@ class Places:
     certs: Path
     proxy: Listen
     admin: Listen
+    http: Listen = Listen("127.0.0.1", 0)
 
     @classmethod
     def of(cls, given: Mapping[str, str | None], environ: Mapping[str, str], home: Path) -> "Places":
@@ -53,6 +54,7 @@ class Places:
             certs=Path(pick("certs", str(home / "certs"))).absolute(),
             proxy=Listen.parse(pick("proxy", "127.0.0.1:8080"), "--proxy"),
             admin=Listen.parse(pick("admin", "127.0.0.1:8082"), "--admin"),
+            http=Listen.parse(pick("http", "127.0.0.1:8081"), "--http"),
         )
 
     @property

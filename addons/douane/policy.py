@@ -14,10 +14,14 @@ schema; it implements any of the three protocols below. ``bind`` is where it tak
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from douane.call import Call, Credential, Headers, Outcome, Principal
+from douane.ledger.till import Till
+from douane.placeholders import DataKey
+from douane.providers.base import Wire
 from douane.verdict import Verdict
 
 __all__ = ["Admits", "BodyFilter", "Credentials", "Directory", "Filters", "Setting", "Settles", "Traits",
@@ -81,6 +85,12 @@ class Setting:
     credentials: Credentials
     key_headers: Mapping[str, tuple[bytes, ...]]
     """Provider name → headers in which its SDKs send a key (lower case)."""
+    till: Till = field(default_factory=Till)
+    """The ledger and the prices, once they are open."""
+    wires: Mapping[tuple[str, str], Wire] = MappingProxyType({})
+    """(provider, operation) → how its bodies are read; operations without text are not in it."""
+    data_key: DataKey = field(default_factory=DataKey)
+    """The gateway's own key; empty where no gateway runs (``douane check``)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,10 @@ mask or fail, so that a log line, a traceback or a record cannot carry one.
 
 import hashlib
 import hmac
+from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
-__all__ = ["Secret"]
+__all__ = ["NO_ORIGINALS", "Originals", "Secret"]
 
 
 class Secret:
@@ -43,3 +44,35 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret is not pickled")
+
+
+class Originals(Mapping[str, str]):
+    """Placeholder → the value it stands for, of one exchange: kept with the call, gone with it."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = dict(values)
+
+    def __getitem__(self, placeholder: str) -> str:
+        return self._values[placeholder]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._values))
+
+    def __repr__(self) -> str:
+        return f"Originals({len(self)})"
+
+    __str__ = __repr__
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("Originals are not pickled")
+
+
+NO_ORIGINALS = Originals({})

@@ -127,7 +127,7 @@ def _gateway(places: Places, log: Path, environ: Mapping[str, str]) -> Iterator[
     with log.open("wb") as said:
         process = subprocess.Popen(  # noqa: S603 - ourselves
             [*PYTHON, "-m", "douane", "serve", *_options(places),
-             "--proxy", str(places.proxy), "--admin", str(places.admin)],
+             "--proxy", str(places.proxy), "--http", str(places.http), "--admin", str(places.admin)],
             env=environ, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True)
     try:
         _wait_until_it_answers(process, places, log)

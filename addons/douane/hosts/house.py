@@ -4,13 +4,17 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from douane.audit import record
 from douane.audit.log import AuditLog
 from douane.ca import Authority
+from douane.datakey import open_data_key
+from douane.ledger.sqlite import SqliteLedger
+from douane.ledger.till import Till
 from douane.loader import Loaded, load, tls_names
 from douane.people import Tokens
+from douane.placeholders import DataKey
 from douane.places import Places, node_name, private_folder
 from douane.prices import Prices, Rates
 
@@ -28,21 +32,29 @@ class House:
     prices: Prices
     audit: AuditLog | None
     authority: Authority
+    till: Till = field(default_factory=Till)
+    ledger: SqliteLedger | None = None
+    """Behind the till; None: nothing can be reserved (benchmarks without budgets only)."""
+    data_key: DataKey = field(default_factory=DataKey)
 
 
 def open_house(places: Places) -> House:
     """Load, open and make what a gateway needs. Raises ConfigError, EnvironmentFailedError."""
-    tokens = Tokens()
-    loaded = load(places.policies, tokens=tokens)
+    tokens, till, data_key = Tokens(), Till(), DataKey()
+    loaded = load(places.policies, tokens=tokens, till=till, data_key=data_key)
     private_folder(places.data)
+    data_key.give(open_data_key(places.data / "secret.key"))
     private_folder(places.certs)
     authority = Authority.open(places.certs, tls_names(loaded))
     prices = Prices.open(places.data, price_lists(loaded), overrides(loaded))
     audit = AuditLog.open(places.audit, node_name(os.environ))
+    ledger = SqliteLedger.open(places.data)
+    ledger.charge_orphans([orphan["id"] for orphan in audit.orphans])  # before their outcomes say so
     closed = close_orphans(audit, time.time)
     if closed:
         log.warning("calls of a gateway that died were closed as unknown", extra={"calls": closed})
-    return House(loaded, tokens, prices, audit, authority)
+    till.ledger, till.prices = ledger, prices
+    return House(loaded, tokens, prices, audit, authority, till, ledger, data_key)
 
 
 def close_orphans(audit: AuditLog, clock: Callable[[], float]) -> int:

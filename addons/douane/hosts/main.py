@@ -51,12 +51,12 @@ def banner(gateway: Gateway) -> str:
     """What a newcomer must know, in a few lines."""
     loaded = gateway.loaded
     host, port = gateway.proxy.addresses()[0]
-    admin = gateway.admin_address()
+    http, admin = gateway.http_address(), gateway.admin_address()
     files = ", ".join(name.rpartition("/")[2] for name in loaded.chain.files)
     chain = " → ".join(entry.name for entry in loaded.chain.entries) or "nothing"
     lines = [
         f"Douane {__version__}",
-        f"  listening   proxy http://{host}:{port}   admin http://{admin[0]}:{admin[1]}/metrics",
+        f"  listening   proxy http://{host}:{port}   http http://{http[0]}:{http[1]}/PROVIDER   admin http://{admin[0]}:{admin[1]}/metrics",
         f"  policies    {files} (revision {loaded.chain.revision[:12]}): {chain}",
         f"  governed    {', '.join(sorted(loaded.chain.providers))}; other hosts pass "
         + ("untouched, still encrypted" if loaded.chain.edge.unknown_hosts == "tunnel" else "not at all"),

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from douane.audit import record
 from douane.call import Caller
+from douane.chain import Chain
 from douane.control import ControlServer
 from douane.edge import Decision, Refuse, decide, is_loopback
 from douane.errors import AuditUnavailableError, ConfigError, DouaneError, EnvironmentFailedError
@@ -27,9 +28,10 @@ from douane.hosts.house import House, overrides
 from douane.hosts.http import HttpServer
 from douane.hosts.layers import Doorkeeper
 from douane.hosts.proxy import ProxyListener
+from douane.hosts.reverse import Fence, ReverseApp, reverse_door
 from douane.loader import Loaded, load, tls_names
 from douane.metrics import Metrics
-from douane.places import Places
+from douane.places import Listen, Places
 from douane.policies.authenticate import Unrecognised, recognise
 from douane.providers.hosts import unparsed
 from douane.relay import Relay
@@ -55,6 +57,9 @@ class Gateway:
         self.authority = house.authority
         self._tokens = house.tokens
         self._prices = house.prices
+        self._till = house.till
+        self._ledger = house.ledger
+        self._data_key = house.data_key
         self._reloader = Reloader(loaded, self._load, self._adopt)
         self.metrics = Metrics()
         self.gate = Gate(loaded.chain, house.audit, house.prices, self.metrics)
@@ -62,6 +67,9 @@ class Gateway:
         relay = Relay(self.pool)
         governor = Governor(OnlyForwarded(relay), self.gate, proxy_door)
         self.server = HttpServer(PlainProxy(governor, relay, lambda: self.keeper))
+        fence = Fence(places.http.host, _on_loopback(places.http.host), lambda: self.loaded.directory)
+        self.http_server = HttpServer(Governor(ReverseApp(relay, places.http.host, self.problems), self.gate,
+                                               reverse_door(fence)))
         self.admin_server = HttpServer(admin.make_app(self.metrics, self.problems))
         self.keeper = Doorkeeper(
             decide=self._decide, may_pass=self._may_pass, server=self.server, refused=self._refused,
@@ -70,6 +78,7 @@ class Gateway:
             governs=lambda name: any(key.partition(":")[0] == name for key in self.gate.chain.providers))
         self.proxy = ProxyListener(places.proxy, self.keeper)
         self._admin: asyncio.Server | None = None
+        self._http: asyncio.Server | None = None
         self._ca_watch: asyncio.Task[Any] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self.stopping = asyncio.Event()
@@ -79,27 +88,34 @@ class Gateway:
     # -- life ----------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        if not _on_loopback(self.places.proxy.host) and not self.loaded.has_principals:
-            raise ConfigError(f"--proxy {self.places.proxy}: beyond loopback, tunnels and calls need a known principal, "
-                              "and the policy files name none with a key or a cidr beyond loopback")
+        for option, at in (("--proxy", self.places.proxy), ("--http", self.places.http)):
+            if not _on_loopback(at.host) and not self.loaded.has_principals:
+                raise ConfigError(f"{option} {at}: beyond loopback, tunnels and calls need a known principal, "
+                                  "and the policy files name none with a key or a cidr beyond loopback")
         await self.proxy.start()
-        host, port = self.places.admin.host, self.places.admin.port
-        try:
-            self._admin = await asyncio.get_running_loop().create_server(
-                lambda: self.admin_server.protocol({}, absolute=False), host, port)
-        except OSError as error:
-            await self.proxy.stop()
-            raise EnvironmentFailedError(f"cannot listen on {self.places.admin}: {error.strerror or error}; "
-                                         "choose another with --admin HOST:PORT") from None
+        self._http = await self._listen(self.http_server, self.places.http, "--http")
+        self._admin = await self._listen(self.admin_server, self.places.admin, "--admin")
         await self._control.start()
         self._ca_watch = self._spawn(self._watch_ca())
+        _warm(self.gate.chain)
         await self._note(record.event("start", self.gate.clock(), revision=self.gate.chain.revision))
+
+    async def _listen(self, server: HttpServer, at: Listen, option: str) -> asyncio.Server:
+        try:
+            return await asyncio.get_running_loop().create_server(
+                lambda: server.protocol({}, absolute=False), at.host, at.port)
+        except OSError as error:
+            await self.proxy.stop()
+            raise EnvironmentFailedError(f"cannot listen on {at}: {error.strerror or error}; "
+                                         f"choose another with {option} HOST:PORT") from None
 
     async def stop(self, seconds: float = DRAIN_SECONDS) -> None:
         """Take nothing new, let what runs finish for *seconds*, write every outcome, close."""
         await self.proxy.stop()
+        if self._http is not None:
+            self._http.close()
         await self._control.close()
-        cut = await self.server.drain(seconds)
+        cut = sum(await asyncio.gather(self.server.drain(seconds), self.http_server.drain(seconds)))
         if cut:
             log.warning("requests were cut at the end of the drain", extra={"requests": cut})
         if self._admin is not None:
@@ -114,6 +130,8 @@ class Gateway:
             with contextlib.suppress(AuditUnavailableError):
                 await self.audit.append(record.event("stop", self.gate.clock(), cut=cut))
             self.audit.close()
+        if self._ledger is not None:
+            self._ledger.close()
 
     async def reload(self) -> Result:
         """Build the new chain whole, off the loop, then swap; where it is wrong the last good one stays."""
@@ -130,13 +148,14 @@ class Gateway:
 
     def _load(self) -> Loaded:
         """In a thread: the new policies, and an intermediate that signs for their hosts."""
-        loaded = load(self.places.policies, tokens=self._tokens)
+        loaded = load(self.places.policies, tokens=self._tokens, till=self._till, data_key=self._data_key)
         self.authority.renew(tls_names(loaded))
         return loaded
 
     def _adopt(self, loaded: Loaded) -> None:
-        self.gate.prices = self._prices.with_overrides(overrides(loaded))
+        self.gate.prices = self._till.prices = self._prices.with_overrides(overrides(loaded))
         self.gate.adopt(loaded.chain)
+        _warm(loaded.chain)
 
     @property
     def loaded(self) -> Loaded:
@@ -147,15 +166,22 @@ class Gateway:
         found = []
         if self.audit is not None and self.audit.failure:
             found.append(f"audit log: {self.audit.failure}")
+        if self._ledger is not None and self._ledger.failure:
+            found.append(f"ledger: {self._ledger.failure}")
+            self._ledger.look_again()
         if self.stopping.is_set():
             found.append("stopping")
         return found
 
     def listeners(self) -> list[tuple[str, int]]:
         found = self.proxy.addresses()
-        if self._admin is not None:
-            found += [sock.getsockname()[:2] for sock in self._admin.sockets]
+        for server in (self._http, self._admin):
+            if server is not None:
+                found += [sock.getsockname()[:2] for sock in server.sockets]
         return found
+
+    def http_address(self) -> tuple[str, int]:
+        return (self.places.http.host, 0) if self._http is None else self._http.sockets[0].getsockname()[:2]
 
     def admin_address(self) -> tuple[str, int]:
         return (self.places.admin.host, 0) if self._admin is None else self._admin.sockets[0].getsockname()[:2]
@@ -220,7 +246,7 @@ class Gateway:
 
     async def _status(self, request: Mapping[str, Any], undo: contextlib.AsyncExitStack) -> dict[str, Any]:
         host, port = self.proxy.addresses()[0][:2]
-        return {"proxy": [host, port], "admin": list(self.admin_address()),
+        return {"proxy": [host, port], "http": list(self.http_address()), "admin": list(self.admin_address()),
                 "certs": str(self.places.certs), "revision": self.gate.chain.revision,
                 "credentials": sorted(self.loaded.credential_providers),
                 "secret_variables": sorted(self.loaded.secret_variables), "problems": self.problems()}
@@ -249,6 +275,13 @@ class Gateway:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _warm(chain: Chain) -> None:
+    """Start what policies need and takes long to start, before the first call does."""
+    for entry in chain.entries:
+        if hasattr(entry.policy, "warm"):
+            entry.policy.warm()
 
 
 def _on_loopback(host: str) -> bool:

@@ -1,0 +1,86 @@
+"""What stands in for a value that must not leave: ``<EMAIL_ADDRESS_k3v7q2ma>``.
+
+Law: a placeholder is a keyed digest of the tenant and the exact value, so that the same value has the same one in every
+turn of a conversation and provider prompt caches keep hitting, while nobody without the key can tell whose value it is
+or make one up. The way back is kept with the exchange alone, never stored; forms that look like a placeholder and are
+not of this exchange mean nothing.
+"""
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping
+from typing import NoReturn
+
+from douane.secrets import Originals
+
+__all__ = ["DIGITS", "LOOKS_LIKE", "DataKey", "Minter"]
+
+DIGITS = 8
+"""Base32 characters (40 bits) of a placeholder; one that collides within a request gets as many again."""
+LOOKS_LIKE = re.compile(r"<[A-Z][A-Z0-9_]{0,40}_[a-z2-7]{8,48}>")
+"""Any text of a placeholder's form, ours or not."""
+
+_TYPE = re.compile(r"[^A-Z0-9_]+")
+
+
+class DataKey:
+    """The gateway's own key (``DATA/secret.key``). Without one (``douane check``) policies can be built and not asked."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: bytes | None = None) -> None:
+        self._key = key
+
+    def give(self, key: bytes) -> None:
+        self._key = key
+
+    def digest(self, *parts: str) -> bytes:
+        """HMAC-SHA256 over *parts*, of which none runs into the next. Raises RuntimeError without a key."""
+        if self._key is None:
+            raise RuntimeError("the data folder's key has not been opened")
+        made = hmac.new(self._key, digestmod=hashlib.sha256)
+        for part in parts:
+            raw = part.encode("utf-8", "surrogatepass")
+            made.update(len(raw).to_bytes(8, "big") + raw)
+        return made.digest()
+
+    def __repr__(self) -> str:
+        return "DataKey(***)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a DataKey is not pickled")
+
+
+class Minter:
+    """The placeholders of one request of one *tenant*. *taken*: what an earlier policy has put into the request."""
+
+    __slots__ = ("_key", "_made", "_tenant", "_values")
+
+    def __init__(self, key: DataKey, tenant: str, taken: Mapping[str, str]) -> None:
+        self._key = key
+        self._tenant = tenant
+        self._values: dict[str, str] = dict(taken)
+        self._made: dict[tuple[str, str], str] = {}
+
+    def placeholder(self, kind: str, value: str) -> str:
+        """The one for *value* of type *kind*."""
+        made = self._made.get((kind, value))
+        if made is None:
+            name = _TYPE.sub("_", kind.upper()).strip("_")[:40] or "VALUE"
+            digits = base64.b32encode(self._key.digest("placeholder", self._tenant, value)).decode().lower().rstrip("=")
+            if not name[0].isalpha():
+                name = "X_" + name[:38]
+            for length in range(DIGITS, 49, DIGITS):
+                made = f"<{name}_{digits[:length]}>"
+                if self._values.setdefault(made, value) == value:
+                    break
+            else:
+                raise RuntimeError("two values of a request have the same digest")
+            self._made[kind, value] = made
+        return made
+
+    def originals(self) -> Originals:
+        """Placeholder → value, of all that were made and taken over."""
+        return Originals(self._values)

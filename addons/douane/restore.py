@@ -1,0 +1,163 @@
+"""The filter that gives an answer its values back: JSON string by string, streams event by event.
+
+Laws: every byte that is not of a restored string passes as it came. Law 5: however the answer is cut, the same text comes
+out. A piece of text waits only while its end may become a placeholder of this exchange, and leaves before the event that
+ends its block, in a copy of the block's last event. Signed reasoning stays as it is; so does what is no JSON.
+"""
+
+import re
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import jiter
+
+from douane.call import Headers
+from douane.errors import RefusedError
+from douane.providers.deltas import Channel, Delta, ends, pieces, sealed
+from douane.providers.edit import Path, Place, rewrite, tokens
+from douane.providers.sse import Event, Splitter
+from douane.rehydrate import Piecewise, Restorer
+
+__all__ = ["ANSWER_LIMIT", "RestoreFilter"]
+
+ANSWER_LIMIT = 64 * 1024 * 1024
+"""Bytes of a JSON answer, which must be whole before its strings can be told."""
+_DATA_FIELD = re.compile("\ufeff?data: ?")
+_LINE = re.compile(r"([^\r\n]*)(\r\n|\r|\n|\Z)")
+
+
+class RestoreFilter:
+    """A BodyFilter. *json_text*: the request asked for JSON as the answer's text, so that values are escaped there too.
+
+    Raises RefusedError ``too_large``."""
+
+    __slots__ = ("_channels", "_held", "_json_text", "_last", "_parts", "_restorer", "_splitter")
+
+    rewrites = True
+
+    def __init__(self, restorer: Restorer, *, json_text: bool = False) -> None:
+        self._restorer = restorer
+        self._json_text = json_text
+        self._splitter: Splitter | None = None
+        self._parts: list[bytes] | None = None
+        """Of a JSON answer; None for a stream and for what is neither."""
+        self._held = 0
+        self._channels: dict[Channel, Piecewise] = {}
+        self._last: dict[Channel, tuple[Event, list[Delta]]] = {}
+
+    def headers(self, headers: Headers) -> Headers:
+        kind = next((value.lower() for name, value in headers if name == b"content-type"), b"")
+        if kind.startswith(b"text/event-stream"):
+            self._splitter = Splitter()
+        elif b"json" in kind.partition(b";")[0]:
+            self._parts = []
+        return headers
+
+    def feed(self, chunk: bytes) -> bytes:
+        if self._splitter is not None:
+            return b"".join([self._event(event) for event in self._splitter.feed(chunk)])
+        if self._parts is None:
+            return chunk
+        self._held += len(chunk)
+        if self._held > ANSWER_LIMIT:
+            raise RefusedError("too_large", f"the answer is larger than {ANSWER_LIMIT} bytes")
+        self._parts.append(chunk)
+        return b""
+
+    def close(self) -> bytes:
+        if self._splitter is not None:
+            left = self._splitter.close()
+            return self._flush([()]) + b"".join([self._event(event) for event in left])
+        if self._parts is None:
+            return b""
+        body, self._parts = b"".join(self._parts), []
+        return self._whole(body)
+
+    # -- streams ---------------------------------------------------------------------------------------------------
+
+    def _event(self, event: Event) -> bytes:
+        if not event.data:
+            return event.raw
+        document = _parsed(event.data)
+        deltas = pieces(document)
+        over = ends(document)
+        before = self._flush(over, besides={delta.channel for delta in deltas}) if over else b""
+        if not deltas:
+            new = self._whole(event.data)
+            return before + (event.raw if new is event.data else _with_data(event, new.decode()))
+        changes: dict[Place, str] = {}
+        for delta in deltas:
+            text = self._channel(delta).feed(delta.text, last=_begins(delta.channel, over))
+            if text != delta.text:
+                changes[delta.path, False] = text
+            self._last[delta.channel] = (event, deltas)
+        return before + (_with_data(event, rewrite(event.data.decode(), changes)) if changes else event.raw)
+
+    def _channel(self, delta: Delta) -> Piecewise:
+        channel = self._channels.get(delta.channel)
+        if channel is None:
+            json = delta.arguments or (self._json_text and _is_json(delta.text))
+            channel = self._channels[delta.channel] = Piecewise(self._restorer, json=json)
+        return channel
+
+    def _flush(self, over: list[Channel], besides: AbstractSet[Channel] = frozenset()) -> bytes:
+        """Events with what waits in the texts that end."""
+        out = []
+        for name, channel in self._channels.items():
+            if channel.held and name not in besides and _begins(name, over):
+                event, deltas = self._last[name]
+                rest = channel.feed("", last=True)
+                changes = {(delta.path, False): rest if delta.channel == name else "" for delta in deltas}
+                out.append(_with_data(event, rewrite(event.data.decode(), changes)))
+        return b"".join(out)
+
+    # -- whole documents -------------------------------------------------------------------------------------------
+
+    def _whole(self, body: bytes) -> bytes:
+        """*body* with every string restored; the same object where nothing is or where it is no JSON."""
+        if b"<" not in body and b"u003" not in body:
+            return body
+        document = _parsed(body)
+        if document is None:
+            return body
+        text = body.decode()
+        changes: dict[Place, str] = {}
+        signed = sealed(document)
+        for token in tokens(text):
+            if not token.string or any(token.path[:len(path)] == path for path in signed):
+                continue
+            old = str(jiter.from_json(text[token.start:token.end].encode()))
+            json = not token.key and self._holds_json(token.path, old)
+            new = self._restorer.restore(old, json=json)
+            if new != old:
+                changes[token.path, token.key] = new
+        return rewrite(text, changes).encode("utf-8") if changes else body
+
+    def _holds_json(self, path: Path, text: str) -> bool:
+        return (self._json_text or path[-1:] == ("arguments",)) and _is_json(text)
+
+
+def _parsed(data: bytes) -> Any:
+    """The JSON value, or None."""
+    try:
+        return jiter.from_json(data, cache_mode="keys")
+    except ValueError:
+        return None
+
+
+def _is_json(text: str) -> bool:
+    return text.lstrip()[:1] in ("{", "[", '"')
+
+
+def _begins(channel: Channel, over: list[Channel]) -> bool:
+    return any(channel[:len(one)] == one for one in over)
+
+
+def _with_data(event: Event, data: str) -> bytes:
+    """The event with other data of as many lines; every other byte as it was."""
+    lines = iter(data.split("\n"))
+    out = []
+    for content, end in _LINE.findall(event.raw.decode("utf-8", "surrogateescape")):
+        field = _DATA_FIELD.match(content)
+        out.append((field[0] + next(lines) if field else content) + end)
+    return "".join(out).encode("utf-8", "surrogateescape")

@@ -1,0 +1,86 @@
+"""Byte-preserving editing of JSON."""
+
+import json
+
+import jiter
+import pytest
+
+from douane.providers.edit import quoted, rewrite, rewrite_bytes, tokens
+from douane.providers.table import builtin
+from tests import wire as recorded
+
+ODD = ('{ "a" : "x\\u00e9\\/" ,"n":1.0, "big":12345678901234567890,\n'
+       ' "l":[ "p", {"k\\"ey":"v"}, -1e5,true,null ],"e":{},"f":[] ,"z":"é"}')
+
+
+def test_only_the_string_that_changes_is_other_bytes() -> None:
+    assert rewrite(ODD, {(("l", 0), False): 'q"\n'}) == ODD.replace('"p"', '"q\\"\\n"')
+    assert rewrite(ODD, {(("l", 1, 'k"ey'), False): "w"}) == ODD.replace('"v"', '"w"')
+    assert rewrite(ODD, {(("l", 1, 'k"ey'), True): "k"}) == ODD.replace('"k\\"ey"', '"k"')
+    assert rewrite(ODD, {(("z",), False): "ü", (("a",), True): "b"}) == ODD.replace('"é"', '"ü"').replace('"a"', '"b"')
+    assert rewrite(ODD, {(("n",), False): "one"}) == ODD.replace("1.0", '"one"')
+
+
+def test_a_renamed_member_and_its_value_change_together() -> None:
+    assert rewrite('{"a": {"b": 1, "c": "d"}}', {(("a",), True): "x", (("a", "c"), False): "y"}) == '{"x": {"b": 1, "c": "y"}}'
+
+
+def test_no_change_is_the_same_object() -> None:
+    body = ODD.encode()
+    assert rewrite_bytes(body, {}) is body
+    assert rewrite(ODD, {}) is ODD
+
+
+def test_a_place_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(ValueError, match="not in the text"):
+        rewrite(ODD, {(("nowhere",), False): "x"})
+
+
+@pytest.mark.parametrize("text", ["plain", 'q"\\/', "\x00\x1f\n", "é🦊", "\ud800"])
+def test_quoted_is_json(text: str) -> None:
+    assert json.loads(quoted(text)) == text
+
+
+def test_tokens_have_the_paths_of_the_document() -> None:
+    document = json.loads(ODD)
+    for token in tokens(ODD):
+        value = json.loads(ODD[token.start:token.end])
+        at = document
+        for step in token.path[:-1] if token.key else token.path:
+            at = at[step]
+        assert (value in at) if token.key else (value == at)
+    keys = [json.loads(ODD[one.start:one.end]) for one in tokens(ODD) if one.key]
+    assert keys == ["a", "n", "big", "l", 'k"ey', "e", "f", "z"]
+
+
+def test_a_bare_string_is_json_too() -> None:
+    assert rewrite(' "a" ', {((), False): "b"}) == ' "b" '
+
+
+def test_rewriting_recorded_requests_with_themselves_gives_the_same_bytes() -> None:
+    """Every text position replaced by itself: where the recorder wrote a string as we do, not a byte changes; elsewhere the
+    document is the same and every other byte too."""
+    wires = {(name, row.name): row.wire for name, one in builtin().items() for row in one.operations if row.wire}
+    seen = 0
+    for record in recorded.records():
+        wire = wires.get((record["provider"], record["operation"]))
+        body = (record["request"].get("body") or "").encode()
+        try:
+            document = jiter.from_json(body, catch_duplicate_keys=True)
+        except ValueError:
+            continue
+        assert rewrite_bytes(body, {}) is body
+        strings = [one for one in tokens(body.decode()) if one.string]
+        same = {(one.path, one.key): json.loads(body.decode()[one.start:one.end]) for one in strings}
+        again = rewrite_bytes(body, same)
+        assert jiter.from_json(again) == document
+        if all(quoted(same[one.path, one.key]) == body.decode()[one.start:one.end] for one in strings):
+            assert again == body
+        if wire is not None:
+            places = {(one.path, one.key): one.text for one in wire.walk(document)}
+            assert same | places == same, "the walk and the editor name the same places"
+            marked = rewrite_bytes(body, {place: f"{text} ·" for place, text in places.items() if not place[1]})
+            found = {(one.path, one.key): one.text for one in wire.walk(jiter.from_json(marked))}
+            assert all(found[place] == f"{text} ·" for place, text in places.items() if not place[1])
+            seen += 1
+    assert seen > 100
