@@ -80,7 +80,8 @@ class Stream:
             pass
 
     def reset(self) -> None:
-        self.writer.transport.abort()
+        if not self.writer.is_closing():  # asyncio's transport cannot be aborted once it is closed and let go
+            self.writer.transport.abort()
 
 
 @dataclass
