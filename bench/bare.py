@@ -35,7 +35,7 @@ async def _serve(places: Places, house: House) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.bare", description=__doc__)
     parser.add_argument("--chain", action="store_true", help="keep the policies; audit alone is off")
-    for name in ("policies", "data", "certs", "proxy", "admin"):
+    for name in ("policies", "data", "certs", "proxy", "http", "admin"):
         parser.add_argument(f"--{name}", required=True)
     asked = parser.parse_args()
     try:
