@@ -24,7 +24,7 @@ from douane.placeholders import LOOKS_LIKE, DataKey
 from douane.policies.redact import _Redact
 from douane.providers.table import builtin
 from douane.redaction import read_text
-from douane.verdict import ALLOW, Allow, Rewrite
+from douane.verdict import ALLOW, Allow, Deny, Rewrite
 from tests import house
 from tests.gateway import Gateway, Wire, policy, request, running_gateway
 
@@ -70,6 +70,15 @@ def rewritten(call: Call, one: _Redact | None = None) -> Rewrite:
 
 def user(text: str) -> dict[str, Any]:
     return {"model": "gpt-4o", "messages": [{"role": "user", "content": text}]}
+
+
+def test_a_body_that_cannot_be_searched_is_refused_and_none_is_not() -> None:
+    """An operation that is not read, let through by ``unknown_operations: allow``: what is in its body, nobody knows."""
+    unread = house.call(operation="unknown", body=f"to {MAIL}".encode(), document=None)
+    verdict = house.run(redact().admit(unread))
+    assert isinstance(verdict, Deny)
+    assert verdict.code == "uninspectable"
+    assert house.run(redact().admit(replace(unread, body=b""))) == ALLOW
 
 
 def test_nothing_found_changes_nothing() -> None:

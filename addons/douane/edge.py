@@ -41,7 +41,8 @@ class EdgeRules:
     unknown_hosts: Literal["tunnel", "deny"] = "tunnel"
     unknown_operations: Literal["deny", "allow"] = "deny"
     unparsed_ai_hosts: Literal["deny", "tunnel"] = "deny"
-    uninspectable: Literal["allow", "deny"] = "allow"
+    uninspectable: Literal["allow"] = "allow"
+    """``deny`` is refused at load until something acts on it: a rule that does nothing is worse than none."""
     max_body: int = 32 * 1024 * 1024
     """Bytes, of a request body both as sent and decoded, and of an answer that must be held whole. YAML: ``32MB``."""
 

@@ -23,7 +23,7 @@ from douane.providers.edit import Place, rewrite_bytes
 from douane.redaction import Replace, read_text
 from douane.rehydrate import Restorer, hosts_in
 from douane.restore import RestoreFilter
-from douane.verdict import ALLOW, Allow, Rewrite, Verdict
+from douane.verdict import ALLOW, Allow, Deny, Rewrite, Verdict
 
 __all__ = ["Redact"]
 
@@ -75,7 +75,7 @@ class _Redact:
 
     async def admit(self, call: Call) -> Verdict:
         if call.document is None:
-            return Allow((Finding("redact", "uninspectable"),)) if call.body else ALLOW
+            return Deny("uninspectable", "the request's body cannot be searched for personal data") if call.body else ALLOW
         wire = self.wires[call.provider, call.operation]
         positions = list(wire.walk(call.document))
         texts = [read_text(one.text) for one in positions]
