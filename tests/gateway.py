@@ -3,6 +3,7 @@
 Addresses come from the control socket (the ports are free ones), records from the files the audit log wrote.
 """
 
+import base64
 import contextlib
 import json
 import os
@@ -17,12 +18,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote, quote_plus
 
 from douane.control import Client
 from douane.demo.provider import LocalProvider, Script
 from douane.errors import EnvironmentFailedError
 
-__all__ = ["BOT_KEY", "CHAT", "REAL_KEY", "Gateway", "Got", "Wire", "answering", "chat", "command", "environ", "hello",
+__all__ = ["BOT_KEY", "CHAT", "REAL_KEY", "Gateway", "Got", "Wire", "answering", "chat", "command", "environ", "forms", "hello",
            "policy", "request", "running_gateway", "untouched", "wait_for"]
 
 ADDONS = Path(__file__).parents[1] / "addons"
@@ -33,8 +35,9 @@ BOT_KEY = "bot-" + "0123456789abcdef"
 CHAT = "/v1/chat/completions"
 
 
-def policy(provider: LocalProvider, *, chain: str = "", more: str = "", upstream: str = "") -> str:
-    """A policy file: loopback is ``local``, openai has a credential, anthropic keeps the app's own key."""
+def policy(provider: LocalProvider, *, chain: str = "", more: str = "", upstream: str = "", level: str = "metadata") -> str:
+    """A policy file: loopback is ``local``, openai has a credential, anthropic keeps the app's own key. *level*: of the
+    audit log; the default one starts a detector, which costs two seconds of CPU."""
     where = f'{{upstream: "{upstream or provider.url}", ca: "{provider.ca}"}}'
     chain = chain or "\n".join(("  - authenticate: {unknown: deny}", "  - allow_models: {models: [gpt-4*, claude-*]}",
                                 "  - swap_key: {missing: keep}"))
@@ -47,6 +50,7 @@ providers:
   anthropic: {where}
 credentials:
   openai: env:REAL_KEY
+audit: {{level: {level}}}
 {more}
 chain:
 {chain}
@@ -353,6 +357,19 @@ def untouched(provider: LocalProvider) -> Iterator[None]:
     yield
     time.sleep(0.01)
     assert (len(provider.seen), provider.connections) == before, provider.seen[before[0]:]
+
+
+def forms(value: str) -> set[bytes]:
+    """How *value* may be written somewhere: as it is, in hex, in base64 whatever stands before it (both alphabets), in a
+    URL, in JSON."""
+    raw = value.encode()
+    coded = {base64.b64encode(b"." * shift + raw)[4 if shift else 0:-4] for shift in range(3)}
+    escaped = json.dumps(value)[1:-1]
+    return {raw, raw.hex().encode(), raw.hex().upper().encode(), *coded,
+            *(one.translate(bytes.maketrans(b"+/", b"-_")) for one in coded),
+            quote(value).encode(), quote(value, safe="").encode(), quote_plus(value).encode(),
+            escaped.encode(), escaped.replace("/", "\\/").encode(), json.dumps(value, ensure_ascii=False)[1:-1].encode(),
+            "".join(f"\\u{ord(char):04x}" if not char.isalnum() else char for char in value).encode()}
 
 
 def hello(name: str) -> bytes:

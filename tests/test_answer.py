@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from douane.answer import AnswerPipe
 from douane.call import Headers
+from douane.echo import EchoMask
 from douane.errors import UpstreamError
-from douane.policies.swap_key import EchoMask
 from douane.policy import BodyFilter
 from douane.providers.base import Reading
+from douane.providers.framing import SSE, Framing
 
 TEXT = b'data: {"choices":[{"delta":{"content":"the quick brown fox"}}]}\n\n' * 6 + b"data: [DONE]\n\n"
 CODERS: dict[str, Callable[[bytes], bytes]] = {
@@ -89,10 +90,10 @@ class HoldAll:
 
 
 def through(pieces: Sequence[bytes], coding: str = "", filters: Sequence[BodyFilter] = (), *, meter: Kept | None = None,
-            limit: int = LIMIT, events: bool = False) -> list[bytes]:
+            limit: int = LIMIT, framing: Framing | None = None) -> list[bytes]:
     """What leaves after each piece, and at the end."""
     pipe = AnswerPipe(meter, filters, limit)
-    pipe.start((), coding.encode(), events=events)
+    pipe.start((), coding.encode(), framing=framing)
     return [*map(pipe.feed, pieces), pipe.close()]
 
 
@@ -129,7 +130,7 @@ def test_without_meter_and_filters_a_coding_is_not_looked_at() -> None:
 def test_a_coding_that_is_not_read_is_refused_at_the_head(coding: str) -> None:
     for filters, meter in (([EchoMask("k" * 8)], None), ([], Kept())):
         with pytest.raises(UpstreamError, match="in a coding that we do not read") as caught:
-            AnswerPipe(meter, filters, LIMIT).start((), coding.encode(), events=False)
+            AnswerPipe(meter, filters, LIMIT).start((), coding.encode(), framing=None)
         assert caught.value.code == "upstream_error"
 
 
@@ -168,7 +169,7 @@ def test_a_change_in_a_coded_answer_is_refused_and_nothing_of_it_leaves(coding: 
     body = CODERS[coding](b"your key is " + key.encode() + b", is it not?")
     for pieces in cuts(body):
         pipe = AnswerPipe(None, [EchoMask(key)], LIMIT)
-        pipe.start((), coding.encode(), events=False)
+        pipe.start((), coding.encode(), framing=None)
         out: list[bytes] = []
         with pytest.raises(UpstreamError, match="something that must not pass"):
             out.extend(pipe.feed(piece) for piece in pieces)
@@ -181,7 +182,7 @@ def test_a_key_cut_in_two_by_coded_pieces_is_held_with_its_first_half() -> None:
     first = coder.compress(b"key sk-kk") + coder.flush(zlib.Z_SYNC_FLUSH)
     fine = coder.copy()
     pipe = AnswerPipe(None, [EchoMask("sk-kkkkkk")], LIMIT)
-    pipe.start((), b"gzip", events=False)
+    pipe.start((), b"gzip", framing=None)
     assert pipe.feed(first) == b""
     with pytest.raises(UpstreamError):
         pipe.feed(coder.compress(b"kkkk") + coder.flush())
@@ -231,7 +232,7 @@ def test_only_whole_events_leave_and_none_waits(filters: int) -> None:
     """However it is cut: what has left always ends an event, and holds every event whose end has come."""
     held = [EchoMask("sk-never") for _ in range(filters)]
     for pieces in [*cuts(MIXED), *([MIXED[i:i + size] for i in range(0, len(MIXED), size)] for size in (1, 2, 7))]:
-        *out, tail = through(pieces, filters=held, events=True, meter=Kept())
+        *out, tail = through(pieces, filters=held, framing=SSE, meter=Kept())
         assert b"".join(out) + tail == MIXED
         for number in range(1, len(out) + 1):
             come, left = b"".join(pieces[:number]), b"".join(out[:number])
@@ -241,28 +242,28 @@ def test_only_whole_events_leave_and_none_waits(filters: int) -> None:
 
 def test_a_piece_that_is_an_event_is_not_touched() -> None:
     event = b"data: 1\n\n"
-    assert through([event, event], events=True) == [event, event, b""]
-    assert through([event], events=True)[0] is event
+    assert through([event, event], framing=SSE) == [event, event, b""]
+    assert through([event], framing=SSE)[0] is event
 
 
 def test_an_event_longer_than_any_is_passed_on_in_pieces() -> None:
     piece = b"x" * 400_000
-    *out, tail = through([piece] * 4 + [b"\n\n"], events=True)
+    *out, tail = through([piece] * 4 + [b"\n\n"], framing=SSE)
     assert b"".join(out) + tail == piece * 4 + b"\n\n"
     assert out[:2] == [b"", b""]
     assert out[2] == piece * 3
 
 
 def test_a_filter_that_changes_events_changes_them_however_they_are_cut() -> None:
-    whole = b"".join(through([MIXED], filters=[Replace(b"note", b"n\n\n"), EchoMask("sk-none")], events=True))
+    whole = b"".join(through([MIXED], filters=[Replace(b"note", b"n\n\n"), EchoMask("sk-none")], framing=SSE))
     assert whole == MIXED.replace(b"note", b"n\n\n").replace(b"sk-none", b"*******")
     for pieces in cuts(MIXED):
-        assert b"".join(through(pieces, filters=[Replace(b"note", b"n\n\n"), EchoMask("sk-none")], events=True)) == whole
+        assert b"".join(through(pieces, filters=[Replace(b"note", b"n\n\n"), EchoMask("sk-none")], framing=SSE)) == whole
 
 
 def test_a_rewriting_filter_takes_the_length_away() -> None:
     head = ((b"content-length", b"10"), (b"a", b"b"))
     mild = AnswerPipe(None, [Replace(b"x", b"y", rewrites=False)], LIMIT)
-    assert mild.start(head, b"", events=False) == (*head, (b"x-replaced", b"x"))
+    assert mild.start(head, b"", framing=None) == (*head, (b"x-replaced", b"x"))
     changing = AnswerPipe(None, [Replace(b"x", b"y", rewrites=False), Replace(b"z", b"")], LIMIT)
-    assert changing.start(head, b"", events=False) == ((b"a", b"b"), (b"x-replaced", b"x"), (b"x-replaced", b"z"))
+    assert changing.start(head, b"", framing=None) == ((b"a", b"b"), (b"x-replaced", b"x"), (b"x-replaced", b"z"))

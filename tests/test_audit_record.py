@@ -10,11 +10,10 @@ from douane.verdict import Deny
 from tests import house
 
 COMMON = {"kind", "id", "at", "revision", "principal", "provider", "operation", "model", "host", "method", "path", "stream",
-          "client_request_id", "findings", "reserved_usd"}
+          "client_request_id", "findings", "reserved_usd", "request"}
 OUTCOME = COMMON | {"verdict", "ended", "status", "answer_model", "usage", "estimated", "cost_usd", "latency_ms",
-                    "upstream_request_id"}
-"""DESIGN "Audit record"; ``node``, ``seq``, ``prev`` and ``hash`` are the journal's. The bodies come with the levels that
-keep them."""
+                    "upstream_request_id", "response"}
+"""DESIGN "Audit record"; ``node``, ``seq``, ``prev`` and ``hash`` are the journal's."""
 
 WHO = Principal("support-bot", "support", "acme", "u1", "a1", {"job": "nightly"})
 FOUND = (Finding("redact", "EMAIL_ADDRESS", 2, ("messages[0].content",)),)
@@ -39,7 +38,7 @@ def test_an_intent_has_every_field() -> None:
         "provider": "openai", "operation": "chat", "model": "gpt-4o", "host": "api.openai.com", "method": "POST",
         "path": "/v1/chat/completions", "stream": True, "client_request_id": "mine",
         "findings": [{"policy": "redact", "type": "EMAIL_ADDRESS", "count": 2, "where": ("messages[0].content",)}],
-        "reserved_usd": None}
+        "reserved_usd": None, "request": None}
 
 
 def test_an_outcome_has_every_field() -> None:

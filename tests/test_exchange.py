@@ -9,9 +9,9 @@ import pytest
 
 from douane import exchange
 from douane.call import Finding, Outcome, Usage
+from douane.echo import EchoMask
 from douane.errors import AuditUnavailableError, RefusedError
 from douane.exchange import Exchange
-from douane.policies.swap_key import EchoMask
 from douane.policy import Traits
 from douane.providers.base import Provider
 from douane.verdict import ALLOW, Allow, Deny, Rewrite, Verdict

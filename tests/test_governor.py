@@ -11,11 +11,11 @@ import pytest
 from douane.asgi import App, Message, Receive, Scope, Send
 from douane.call import Caller, Headers, Outcome
 from douane.chain import Chain
+from douane.echo import EchoMask
 from douane.edge import EdgeRules
 from douane.errors import DENIALS, AuditUnavailableError, RefusedError, UpstreamError
 from douane.governor import AnswerCutError, Governor
 from douane.intake import Arrival
-from douane.policies.swap_key import EchoMask
 from douane.policy import Traits
 from douane.providers.base import Provider
 from douane.verdict import ALLOW, Deny, Verdict

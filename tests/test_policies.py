@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from douane.call import Call, Caller, Credential, Headers, Principal
+from douane.echo import EchoMask
 from douane.errors import DENIALS, ConfigError
 from douane.people import Held, Known, People, Tokens, Vaulted
 from douane.policies.allow_models import AllowModels
 from douane.policies.authenticate import AllowAs, Authenticate, Unrecognised, recognise
-from douane.policies.swap_key import EchoMask, SwapKey
+from douane.policies.swap_key import SwapKey
 from douane.policy import Admits, Filters, Setting, registry, traits
 from douane.secrets import Secret
 from douane.verdict import ALLOW, Allow, Deny, Rewrite, Verdict

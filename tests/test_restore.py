@@ -12,6 +12,7 @@ import pytest
 
 from douane.answer import AnswerPipe
 from douane.placeholders import LOOKS_LIKE, DataKey, Minter
+from douane.providers.framing import framing_of
 from douane.rehydrate import Piecewise, Restorer, hosts_in
 from douane.restore import RestoreFilter
 from tests import wire as recorded
@@ -34,7 +35,7 @@ def restorer(*hosts: str) -> Restorer:
 def through(pieces: Sequence[bytes], kind: bytes, coding: bytes = b"", **more: Any) -> bytes:
     pipe = AnswerPipe(None, [RestoreFilter(restorer(), **more)], 1 << 24)
     head = ((b"content-type", kind), (b"content-encoding", coding)) if coding else ((b"content-type", kind),)
-    headers = pipe.start(head, coding, events=not coding and kind == b"text/event-stream")
+    headers = pipe.start(head, coding, framing=None if coding else framing_of(kind))
     assert not any(name == b"content-encoding" for name, _ in headers)
     return b"".join([pipe.feed(piece) for piece in pieces]) + pipe.close()
 

@@ -12,13 +12,46 @@ from douane.coding import Decoder
 from douane.errors import RefusedError, UpstreamError
 from douane.policy import BodyFilter
 from douane.providers.base import Meter
+from douane.providers.framing import Framing
 
-__all__ = ["AnswerPipe"]
+__all__ = ["CAPTURED", "AnswerPipe", "Capture"]
 
-_EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
-"""An empty line, whichever way its line breaks are written."""
 LONGEST_EVENT = 1 << 20
 """Bytes; of a longer event the pieces leave as they come."""
+CAPTURED = 8 * 1024 * 1024
+"""Decoded bytes of an answer that are held for the log; a longer one is left out of it."""
+
+
+class Capture:
+    """An answer's decoded bytes as they came, before any filter, for the log."""
+
+    __slots__ = ("_chunks", "_mask", "events", "lost", "size")
+
+    def __init__(self, mask: BodyFilter | None = None) -> None:
+        self._chunks: list[bytes] = []
+        self._mask = mask
+        """What hides the key that the call was sent with, should the provider echo it."""
+        self.events = False
+        """Whether they are a stream of server-sent events."""
+        self.size = 0
+        self.lost = ""
+        """Why they are not all here; empty where they are."""
+
+    def feed(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+        if self.size > CAPTURED:
+            self.lose(f"longer than {CAPTURED} bytes")
+        elif not self.lost:
+            self._chunks.append(chunk)
+
+    def lose(self, why: str) -> None:
+        self._chunks.clear()
+        self.lost = self.lost or why
+
+    def text(self) -> bytes:
+        """What was fed, the key hidden. Call it once."""
+        raw = b"".join(self._chunks)
+        return raw if self._mask is None else self._mask.feed(raw) + self._mask.close()
 
 
 class AnswerPipe:
@@ -27,15 +60,16 @@ class AnswerPipe:
     *limit*: bytes that a compressed answer may decode to. Beyond it the meter stops reading; where a filter must see
     the text, the answer is refused. Raises UpstreamError where the answer cannot be read."""
 
-    __slots__ = ("_decoder", "_events", "_filters", "_held", "_limit", "_meter", "_opened", "_pending",
+    __slots__ = ("_capture", "_decoder", "_filters", "_framing", "_held", "_limit", "_meter", "_opened", "_pending",
                  "_unfinished")
 
-    def __init__(self, meter: Meter | None, filters: Sequence[BodyFilter], limit: int) -> None:
+    def __init__(self, meter: Meter | None, filters: Sequence[BodyFilter], limit: int, capture: Capture | None = None) -> None:
         self._meter = meter
+        self._capture = capture
         self._filters = filters
         self._limit = limit
         self._decoder: Decoder | None = None
-        self._events = False
+        self._framing: Framing | None = None
         self._opened = False
         """The answer came compressed and leaves uncompressed."""
         self._unfinished = b""
@@ -45,18 +79,20 @@ class AnswerPipe:
         self._pending = b""
         """Decoded bytes that went into the filters and have not come out."""
 
-    def start(self, headers: Headers, coding: bytes, *, events: bool) -> Headers:
-        """*coding*: every Content-Encoding of *headers*, joined by commas. *events*: the body is a stream of uncompressed
-        server-sent events, of which only whole ones leave: where the stream breaks off, one of ours can follow."""
-        self._events = events
+    def start(self, headers: Headers, coding: bytes, *, framing: Framing | None) -> Headers:
+        """*coding*: every Content-Encoding of *headers*, joined by commas. *framing*: of an uncompressed stream, of which only
+        whole frames leave: where the stream breaks off, one of ours can follow."""
+        self._framing = framing
         if coding == b"identity":
             coding = b""
-        if coding and (self._filters or self._meter is not None):
+        if coding and (self._filters or self._meter is not None or self._capture is not None):
             try:
                 self._decoder = Decoder(coding.decode("latin-1"), self._limit)
             except RefusedError as error:
-                raise UpstreamError("upstream_error",
-                                    f"the provider answered in a coding that we do not read: {error.reason}") from None
+                if self._filters or self._meter is not None:
+                    raise UpstreamError("upstream_error", "the provider answered in a coding that we do not read: "
+                                                          f"{error.reason}") from None
+                self._unreadable(error)
         for one in self._filters:
             headers = one.headers(headers)
         if any(one.rewrites for one in self._filters):
@@ -67,13 +103,16 @@ class AnswerPipe:
 
     def feed(self, raw: bytes) -> bytes:
         text = raw if self._decoder is None else self._decoded(raw)
-        if self._meter is not None and text:
-            self._meter.feed(text)
+        if text:
+            if self._meter is not None:
+                self._meter.feed(text)
+            if self._capture is not None:
+                self._capture.feed(text)
         out = text
         for one in self._filters:
             out = one.feed(out)
-        if self._events:
-            return self._whole_events(out)
+        if self._framing is not None:
+            return self._whole_frames(out, self._framing)
         if not self._filters:
             return raw
         return out if self._decoder is None or self._opened else self._release(raw, text, out)
@@ -95,10 +134,10 @@ class AnswerPipe:
             return self._unfinished + out
         return self._release(b"", b"", out)
 
-    def _whole_events(self, out: bytes) -> bytes:
+    def _whole_frames(self, out: bytes, framing: Framing) -> bytes:
         if self._unfinished:
             out = self._unfinished + out
-        whole = max((at + len(end) for end in _EVENT_ENDS if (at := out.rfind(end)) >= 0), default=0)
+        whole = framing.whole(out)
         if not whole and len(out) >= LONGEST_EVENT:
             whole = len(out)
         self._unfinished = out[whole:]
@@ -117,7 +156,9 @@ class AnswerPipe:
         """What only the meter would have read passes all the same, and its usage stays unknown."""
         if self._filters:
             raise UpstreamError("upstream_error", f"the provider's answer cannot be read: {error.reason}") from None
-        self._meter = self._decoder = None
+        if self._capture is not None:
+            self._capture.lose("its coding cannot be read")
+        self._meter = self._capture = self._decoder = None
 
     def _release(self, raw: bytes, text: bytes, out: bytes) -> bytes:
         """Compressed pieces leave whole, once every decoded byte in them came out of the filters unchanged."""

@@ -32,9 +32,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class AuditRules:
-    """``audit:`` in a policy file. ``redacted`` and ``full`` are refused until they exist."""
+    """``audit:`` in a policy file. ``full`` is refused until it exists."""
 
-    level: Literal["metadata"] = "metadata"
+    level: Literal["metadata", "redacted"] = "redacted"
 
 
 @dataclass(frozen=True, slots=True)

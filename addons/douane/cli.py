@@ -202,15 +202,19 @@ def _audit_tail(parsed: argparse.Namespace, places: Places) -> int:
 
 
 def _audit_show(parsed: argparse.Namespace, places: Places) -> int:
+    from rich.console import Console
+
     from douane.audit.read import show
-    from douane.audit.show import as_json, whole
+    from douane.audit.show import as_json, exchange
 
     records = show(places.audit, parsed.id)
     if not records:
         print(f"douane: no record has the id {parsed.id}", file=sys.stderr)
         return 1
-    for record in records:
-        print(as_json(record) if parsed.json else whole(record))
+    if parsed.json:
+        print(*map(as_json, records), sep="\n")
+    else:
+        exchange(records, Console(highlight=False, emoji=False, markup=False))
     return 0
 
 

@@ -12,16 +12,19 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from douane.answer import AnswerPipe
+from douane.answer import AnswerPipe, Capture
 from douane.audit import record
 from douane.call import Call, Ended, Finding, Headers, Outcome
 from douane.chain import Chain, Entry
+from douane.echo import EchoMask
 from douane.errors import DENIALS, RefusedError
-from douane.gate import Gate
+from douane.gate import AuditSink, Gate
 from douane.logs import where
 from douane.policy import BodyFilter
 from douane.providers.base import Meter, Operation, Provider, Reading
+from douane.providers.framing import framing_of
 from douane.verdict import Allow, Deny, Rewrite, Verdict
 from douane.waiting import at_once_or_within, is_cancelled
 
@@ -79,6 +82,10 @@ class Exchange:
         self._filters: tuple[BodyFilter, ...] = ()
         self._meter: Meter | None = None
         self._pipe: AnswerPipe | None = None
+        self._scribe = gate.scribe if gate.log is not None and gate.chain.audit.level == "redacted" else None
+        self._asked = False
+        """Whether the request's body stands in the log."""
+        self._capture: Capture | None = None
         self._status = 0
         self._upstream_request_id = ""
         self._clock = _Clock(time.perf_counter())
@@ -96,8 +103,9 @@ class Exchange:
         self.call = call
         denial = await self._judge(head_only=False) or self._prepare()
         if denial is None and self.gate.log is not None:
-            await self.gate.log.append(record.intent(
-                self.call, self.chain.revision, self._findings, reserved_usd=self._reserved))
+            request = await self._request()
+            await self._append(self.gate.log, record.intent(
+                self.call, self.chain.revision, self._findings, reserved_usd=self._reserved, request=request))
         return denial
 
     def refuse(self, by: str, denial: Deny) -> None:
@@ -216,16 +224,21 @@ class Exchange:
                 coding = coding + b"," + value if coding else value
             elif name == b"content-length":
                 self.promised = int(value)
-        events = kind.startswith(b"text/event-stream")
-        self.takes_events = events and coding in (b"", b"identity")
-        if events:  # it may end before its length, at its own end marker
+        framing = framing_of(kind)
+        if framing is not None:  # it may end before its length, at its own end marker
             headers = tuple(h for h in headers if h[0] != b"content-length")
             self.promised = None
+        open_framing = framing if coding in (b"", b"identity") else None
+        self.takes_events = open_framing is not None and open_framing.extendable
         wire = self.operation.wire if self.operation is not None else None
         if wire is not None and status < 300:
-            self._meter = wire.meter(stream=events)
-        self._pipe = AnswerPipe(self._meter, self._filters, self.chain.edge.max_body)
-        passed = self._guarded(self._pipe.start, headers, coding, events=self.takes_events)
+            self._meter = wire.meter(stream=framing is not None)
+        if self._scribe is not None:
+            credential = self.call.credential
+            self._capture = Capture(EchoMask(credential.secret.reveal()) if credential is not None else None)
+            self._capture.events = framing is not None
+        self._pipe = AnswerPipe(self._meter, self._filters, self.chain.edge.max_body, self._capture)
+        passed = self._guarded(self._pipe.start, headers, coding, framing=open_framing)
         for name, value in passed:  # as the filters left it: a provider may echo a key here too
             if name in _REQUEST_IDS:
                 self._upstream_request_id = value[:200].decode("latin-1")
@@ -271,10 +284,43 @@ class Exchange:
             latencies = self._clock.latencies()
             self._observe(result, latencies)
             if self.gate.log is not None:
-                millis = {name: None if value is None else round(value * 1000, 3) for name, value in latencies.items()}
-                await self.gate.log.append(record.outcome(
-                    self.call, self.chain.revision, self._findings, result, denial=self.denial, latency_ms=millis,
-                    reserved_usd=self._reserved))
+                await self._tell(self.gate.log, result, latencies)
+
+    async def _tell(self, log: AuditSink, result: Outcome, latencies: dict[str, float | None]) -> None:
+        """The outcome into the log, without the bodies where the server stops while they are written down."""
+        millis = {name: None if value is None else round(value * 1000, 3) for name, value in latencies.items()}
+        request = response = None
+        try:
+            request, response = await self._request(), await self._response()
+        finally:
+            await self._append(log, record.outcome(
+                self.call, self.chain.revision, self._findings, result, denial=self.denial, latency_ms=millis,
+                reserved_usd=self._reserved, request=request, response=response))
+
+    async def _append(self, log: AuditSink, told: dict[str, Any]) -> None:
+        """*told* into the log, the names in it without what must not be kept; without names where the server stops
+        meanwhile."""
+        if self._scribe is None:
+            await log.append(told)
+            return
+        given = record.names(told)
+        names = dict.fromkeys(given, "")
+        try:
+            names = await self._scribe.names(self.call.principal.tenant, given)
+        finally:
+            await log.append(record.renamed(told, names))
+
+    async def _request(self) -> dict[str, Any] | None:
+        if self._scribe is None or self._asked:
+            return None
+        self._asked = True
+        return await self._scribe.request(self.call)
+
+    async def _response(self) -> dict[str, Any] | None:
+        if self._scribe is None or self._capture is None:
+            return None
+        wire = self.operation.wire if self.operation is not None else None
+        return await self._scribe.response(self.call, wire, self._capture)
 
     def _outcome(self, ended: Ended) -> Outcome:
         reading = self._meter.reading() if self._meter is not None else _NO_READING

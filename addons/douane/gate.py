@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from douane.call import Usage
+from douane.answer import Capture
+from douane.call import Call, Usage
 from douane.chain import Chain
+from douane.providers.base import Wire
 
-__all__ = ["AuditSink", "Gate", "Observer", "Pricing", "new_id"]
+__all__ = ["AuditSink", "Gate", "Observer", "Pricing", "Scribe", "new_id"]
 
 _random = random.SystemRandom()
 _sequence = random.Random(_random.getrandbits(256))  # noqa: S311 - ids are unique, not secret
@@ -26,6 +28,14 @@ class AuditSink(Protocol):
     async def append(self, record: dict[str, Any]) -> None:
         """Return when *record* is durable. Raises AuditUnavailableError within a second otherwise."""
         ...
+
+
+class Scribe(Protocol):
+    """Bodies as the log keeps them (``audit/bodies.py``); what cannot be kept is left out there, and nothing is raised."""
+
+    async def request(self, call: Call) -> dict[str, Any] | None: ...
+    async def response(self, call: Call, wire: Wire | None, answer: Capture) -> dict[str, Any] | None: ...
+    async def names(self, tenant: str, given: Mapping[str, str]) -> dict[str, str]: ...
 
 
 class Pricing(Protocol):
@@ -59,8 +69,10 @@ class Gate:
     leads there."""
 
     def __init__(self, chain: Chain, log: AuditSink | None, prices: Pricing, observer: Observer,
-                 clock: Callable[[], float] = time.time) -> None:
+                 clock: Callable[[], float] = time.time, scribe: Scribe | None = None) -> None:
         self.chain = chain
+        self.scribe = scribe
+        """None: no bodies are kept, whatever the chain's audit level."""
         self.log = log
         self.prices = prices
         self.observer = observer

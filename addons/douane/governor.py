@@ -150,7 +150,12 @@ class _Passage:
                                 f"{exchange.call.method} {exchange.call.path[:100]} is not an operation that is inspected here")
         body = await self._body(edge.max_body)
         self.body_read = True
-        return await exchange.admit(read_call(exchange.call, exchange.operation, body, edge.max_body))
+        try:
+            call = read_call(exchange.call, exchange.operation, body, edge.max_body)
+        except RefusedError:
+            exchange.call = exchange.call.with_body(body, None, "", False)  # the log keeps what was refused
+            raise
+        return await exchange.admit(call)
 
     def _refuse(self, by: str, code: str, reason: str) -> Deny:
         denial = Deny(code, reason)
@@ -272,7 +277,8 @@ class _Passage:
                    (b"x-douane-id", call.id.encode()), (b"x-douane-code", denial.code.encode())]
         if not retryable(denial.code):
             headers.append((b"x-should-retry", b"false"))
-        if not self.body_read and any(name == b"expect" for name, _ in self.scope["headers"]):
+        if (not self.body_read and self.scope.get("http_version", "1.1") < "2"
+                and any(name == b"expect" for name, _ in self.scope["headers"])):
             headers.append((b"connection", b"close"))  # whether its body still comes, only the client knows
         if denial.retry_after is not None:
             headers.append((b"retry-after", str(max(1, round(denial.retry_after))).encode()))

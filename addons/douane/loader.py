@@ -19,6 +19,7 @@ from douane.conditions import compile_condition
 from douane.edge import EdgeRules
 from douane.errors import ConfigError
 from douane.folder import Document, read_folder
+from douane.histories.base import Shelf
 from douane.ledger.till import Till
 from douane.people import People, Tokens, Vaulted
 from douane.placeholders import DataKey
@@ -32,7 +33,7 @@ from douane.units import Bytes
 __all__ = ["Loaded", "load", "tls_names"]
 
 _BESIDE = ("when", "mode", "on_error")
-_LATER_LEVELS = ("redacted", "full")
+_LATER_LEVELS = ("full",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +61,10 @@ class Loaded:
 
 def load(folder: Path, *, environ: Mapping[str, str] = os.environ, tokens: Tokens | None = None,
          providers: Mapping[str, Provider] | None = None, till: Till | None = None,
-         data_key: DataKey | None = None) -> Loaded:
+         data_key: DataKey | None = None, shelf: Shelf | None = None) -> Loaded:
     """Read the ``*.yaml`` of *folder*. *tokens*: the one-run tokens that outlast a reload. *providers*: in place of the
     built-in table. *till*: where policies find the ledger once it is open; nothing is opened here. *data_key*: the
-    gateway's own, likewise.
+    gateway's own, likewise; *shelf*: the store of histories, likewise.
 
     Raises ConfigError with a line for every mistake."""
     problems = Problems()
@@ -78,7 +79,7 @@ def load(folder: Path, *, environ: Mapping[str, str] = os.environ, tokens: Token
     sections.check_plain_http(held, document.named["credentials"], table, problems)
     people, vault = People(known, Tokens() if tokens is None else tokens), Vaulted(held)
     setting = Setting(people, vault, MappingProxyType({name: one.key_headers for name, one in table.items()}),
-                      Till() if till is None else till, _wires(table), data_key or DataKey())
+                      Till() if till is None else till, _wires(table), data_key or DataKey(), shelf or Shelf())
     edge, audit, observe = _rules(document, problems)
     entries = _Entries(setting if everybody_read else None, observe, problems).read(document, folder)
     prices = sections.read_prices(document.named["prices"], problems)
@@ -127,7 +128,7 @@ def _audit_is_known(node: Node, problems: Problems) -> bool:
     before = len(problems)
     level = node.entries.get("level")
     if level and getattr(level.node, "value", None) in _LATER_LEVELS:
-        problems.add(level.place, "audit.level: bodies are not kept in this version; allowed: metadata")
+        problems.add(level.place, "audit.level: sealed originals are not kept in this version; allowed: metadata, redacted")
     if retention := node.entries.get("retention"):
         problems.add(retention.place, "audit.retention: records are kept for good in this version; take the line out")
     return len(problems) == before

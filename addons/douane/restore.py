@@ -1,11 +1,10 @@
-"""The filter that gives an answer its values back: JSON string by string, streams event by event.
+"""The filter that gives an answer its values back: JSON string by string, streams frame by frame.
 
 Laws: every byte that is not of a restored string passes as it came. Law 5: however the answer is cut, the same text comes
-out. A piece of text waits only while its end may become a placeholder of this exchange, and leaves before the event that
-ends its block, in a copy of the block's last event. Signed reasoning stays as it is; so does what is no JSON.
+out. A piece of text waits only while its end may become a placeholder of this exchange, and leaves before the frame that
+ends its block, in a copy of the block's last frame. Signed reasoning stays as it is; so does what is no JSON.
 """
 
-import re
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -13,49 +12,51 @@ import jiter
 
 from douane.call import Headers
 from douane.errors import RefusedError
-from douane.providers.deltas import Channel, Delta, ends, pieces, sealed
+from douane.providers.deltas import COMMON, Channel, Delta, Deltas, sealed
 from douane.providers.edit import Path, Place, rewrite, tokens
-from douane.providers.sse import Event, Splitter
+from douane.providers.framing import Frame, Splitter, framing_of
 from douane.rehydrate import Piecewise, Restorer
 
 __all__ = ["ANSWER_LIMIT", "RestoreFilter"]
 
 ANSWER_LIMIT = 64 * 1024 * 1024
 """Bytes of a JSON answer, which must be whole before its strings can be told."""
-_DATA_FIELD = re.compile("\ufeff?data: ?")
-_LINE = re.compile(r"([^\r\n]*)(\r\n|\r|\n|\Z)")
 
 
 class RestoreFilter:
     """A BodyFilter. *json_text*: the request asked for JSON as the answer's text, so that values are escaped there too.
+    *deltas* and *array*: the wire's.
 
     Raises RefusedError ``too_large``."""
 
-    __slots__ = ("_channels", "_held", "_json_text", "_last", "_parts", "_restorer", "_splitter")
+    __slots__ = ("_array", "_channels", "_deltas", "_held", "_json_text", "_last", "_parts", "_restorer", "_splitter")
 
     rewrites = True
 
-    def __init__(self, restorer: Restorer, *, json_text: bool = False) -> None:
+    def __init__(self, restorer: Restorer, *, json_text: bool = False, deltas: Deltas = COMMON, array: bool = False) -> None:
         self._restorer = restorer
+        self._deltas = deltas
+        self._array = array
         self._json_text = json_text
         self._splitter: Splitter | None = None
         self._parts: list[bytes] | None = None
         """Of a JSON answer; None for a stream and for what is neither."""
         self._held = 0
         self._channels: dict[Channel, Piecewise] = {}
-        self._last: dict[Channel, tuple[Event, list[Delta]]] = {}
+        self._last: dict[Channel, tuple[Frame, list[Delta]]] = {}
 
     def headers(self, headers: Headers) -> Headers:
         kind = next((value.lower() for name, value in headers if name == b"content-type"), b"")
-        if kind.startswith(b"text/event-stream"):
-            self._splitter = Splitter()
+        framing = framing_of(kind, array=self._array)
+        if framing is not None:
+            self._splitter = framing.splitter()
         elif b"json" in kind.partition(b";")[0]:
             self._parts = []
         return headers
 
     def feed(self, chunk: bytes) -> bytes:
         if self._splitter is not None:
-            return b"".join([self._event(event) for event in self._splitter.feed(chunk)])
+            return b"".join([self._frame(frame) for frame in self._splitter.feed(chunk)])
         if self._parts is None:
             return chunk
         self._held += len(chunk)
@@ -67,7 +68,7 @@ class RestoreFilter:
     def close(self) -> bytes:
         if self._splitter is not None:
             left = self._splitter.close()
-            return self._flush([()]) + b"".join([self._event(event) for event in left])
+            return self._flush([()]) + b"".join([self._frame(frame) for frame in left])
         if self._parts is None:
             return b""
         body, self._parts = b"".join(self._parts), []
@@ -75,23 +76,24 @@ class RestoreFilter:
 
     # -- streams ---------------------------------------------------------------------------------------------------
 
-    def _event(self, event: Event) -> bytes:
-        if not event.data:
-            return event.raw
-        document = _parsed(event.data)
-        deltas = pieces(document)
-        over = ends(document)
+    def _frame(self, frame: Frame) -> bytes:
+        data = frame.data
+        if not data:
+            return frame.raw
+        document = _parsed(data)
+        deltas = self._deltas.pieces(document)
+        over = self._deltas.ends(document)
         before = self._flush(over, besides={delta.channel for delta in deltas}) if over else b""
         if not deltas:
-            new = self._whole(event.data)
-            return before + (event.raw if new is event.data else _with_data(event, new.decode()))
+            new = self._whole(data)
+            return before + (frame.raw if new is data else frame.with_data(new))
         changes: dict[Place, str] = {}
         for delta in deltas:
             text = self._channel(delta).feed(delta.text, last=_begins(delta.channel, over))
             if text != delta.text:
                 changes[delta.path, False] = text
-            self._last[delta.channel] = (event, deltas)
-        return before + (_with_data(event, rewrite(event.data.decode(), changes)) if changes else event.raw)
+            self._last[delta.channel] = (frame, deltas)
+        return before + (frame.with_data(rewrite(data.decode(), changes).encode()) if changes else frame.raw)
 
     def _channel(self, delta: Delta) -> Piecewise:
         channel = self._channels.get(delta.channel)
@@ -105,10 +107,10 @@ class RestoreFilter:
         out = []
         for name, channel in self._channels.items():
             if channel.held and name not in besides and _begins(name, over):
-                event, deltas = self._last[name]
+                frame, deltas = self._last[name]
                 rest = channel.feed("", last=True)
                 changes = {(delta.path, False): rest if delta.channel == name else "" for delta in deltas}
-                out.append(_with_data(event, rewrite(event.data.decode(), changes)))
+                out.append(frame.again(rewrite(frame.data.decode(), changes).encode()))
         return b"".join(out)
 
     # -- whole documents -------------------------------------------------------------------------------------------
@@ -151,13 +153,3 @@ def _is_json(text: str) -> bool:
 
 def _begins(channel: Channel, over: list[Channel]) -> bool:
     return any(channel[:len(one)] == one for one in over)
-
-
-def _with_data(event: Event, data: str) -> bytes:
-    """The event with other data of as many lines; every other byte as it was."""
-    lines = iter(data.split("\n"))
-    out = []
-    for content, end in _LINE.findall(event.raw.decode("utf-8", "surrogateescape")):
-        field = _DATA_FIELD.match(content)
-        out.append((field[0] + next(lines) if field else content) + end)
-    return "".join(out).encode("utf-8", "surrogateescape")

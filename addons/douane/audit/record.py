@@ -1,7 +1,8 @@
 """What an audit record says. Pure: a call and what came of it in, a JSON object out (DESIGN "Audit record").
 
-Law: nothing here holds a body, a header value, a query, or a key. ``path`` is the raw path, which providers' tables have
-matched or which was refused; a path that fits no row may hold anything and is cut at 200 characters.
+Law: nothing here holds a header value, a query, or a key; bodies come as ``audit/bodies.py`` has written them down. ``path``
+is the raw path, which providers' tables have matched or which was refused; a path that fits no row may hold anything and is
+cut at 200 characters.
 """
 
 from collections.abc import Iterable
@@ -12,7 +13,7 @@ from typing import Any
 from douane.call import Call, Finding, Outcome
 from douane.verdict import Deny
 
-__all__ = ["event", "intent", "outcome", "unknown"]
+__all__ = ["event", "intent", "names", "outcome", "renamed", "unknown"]
 
 
 _KNOWN = ("id", "revision", "principal", "provider", "operation", "model", "host", "method", "path", "stream",
@@ -51,15 +52,23 @@ def _findings(findings: Iterable[Finding]) -> list[dict[str, Any]]:
     return [asdict(one) for one in findings]
 
 
-def intent(call: Call, revision: str, findings: Iterable[Finding], *, reserved_usd: float | None = None) -> dict[str, Any]:
-    """Durable before the first byte goes upstream. *reserved_usd*: what budgets hold for the call."""
-    return {"kind": "intent", **_call(call, revision), "findings": _findings(findings), "reserved_usd": reserved_usd}
+type Body = dict[str, Any] | None
+"""As :class:`~douane.gate.Scribe` wrote it down; None: there is none, or none is kept."""
+
+
+def intent(call: Call, revision: str, findings: Iterable[Finding], *, reserved_usd: float | None = None,
+           request: Body = None) -> dict[str, Any]:
+    """Durable before the first byte goes upstream. *reserved_usd*: what budgets hold for the call. *request*: as it goes
+    upstream."""
+    return {"kind": "intent", **_call(call, revision), "findings": _findings(findings), "reserved_usd": reserved_usd,
+            "request": request}
 
 
 def outcome(call: Call, revision: str, findings: Iterable[Finding], result: Outcome, *,
             denial: tuple[str, Deny] | None, latency_ms: dict[str, float | None],
-            reserved_usd: float | None = None) -> dict[str, Any]:
-    """Durable before the client sees the end. *denial*: (policy, verdict) where the call was refused or cut."""
+            reserved_usd: float | None = None, request: Body = None, response: Body = None) -> dict[str, Any]:
+    """Durable before the client sees the end. *denial*: (policy, verdict) where the call was refused or cut. *request*: of
+    a call without an intent. *response*: before restore."""
     usage = result.usage
     return {
         "kind": "outcome",
@@ -78,7 +87,27 @@ def outcome(call: Call, revision: str, findings: Iterable[Finding], result: Outc
         "reserved_usd": reserved_usd,
         "latency_ms": latency_ms,
         "upstream_request_id": result.upstream_request_id or None,
+        "request": request,
+        "response": response,
     }
+
+
+_MADE_UP = ("model", "path", "client_request_id", "answer_model", "upstream_request_id")
+
+
+def names(told: dict[str, Any]) -> dict[str, str]:
+    """The members of a record that apps and providers make up, and that may hold anything: not empty, by name."""
+    reason = told["verdict"].get("reason") if "verdict" in told else None  # it may quote a name
+    found = {name: told.get(name) for name in _MADE_UP} | {"reason": reason}
+    return {name: value for name, value in found.items() if value}
+
+
+def renamed(told: dict[str, Any], given: dict[str, str]) -> dict[str, Any]:
+    """*told* with other :func:`names`."""
+    new = {name: value for name, value in given.items() if name != "reason"}
+    if "reason" in given:
+        new["verdict"] = {**told["verdict"], "reason": given["reason"]}
+    return {**told, **new}
 
 
 def unknown(orphan: dict[str, Any], at: float) -> dict[str, Any]:
@@ -86,7 +115,7 @@ def unknown(orphan: dict[str, Any], at: float) -> dict[str, Any]:
     known: dict[str, Any] = {name: orphan[name] for name in _KNOWN if name in orphan}
     return {"kind": "outcome", **known, "at": timestamp(at), "verdict": {"action": "allow"}, "ended": "unknown", "status": 0,
             "answer_model": None, "usage": None, "estimated": False, "cost_usd": None, "latency_ms": None,
-            "upstream_request_id": None}
+            "upstream_request_id": None, "request": None, "response": None}
 
 
 def event(name: str, at: float, **said: Any) -> dict[str, Any]:

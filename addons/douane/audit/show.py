@@ -1,13 +1,22 @@
 """Records for a person's eyes.
 
-Law: what a caller made up (a model's name, a path, a tag) commands no terminal and forges no line: what does not print
-is shown as its escape.
+Law: what a caller made up (a model's name, a path, a tag, a text) commands no terminal and forges no line: what does not
+print is shown as its escape, and each line of a text stands behind a bar.
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["as_json", "one_line", "whole"]
+from rich.console import Console
+from rich.text import Text
+
+from douane.audit.conversation import Turn, conversation
+from douane.placeholders import LOOKS_LIKE
+
+__all__ = ["as_json", "exchange", "one_line", "whole"]
+
+_BODIES = ("request", "response")
 
 
 def as_json(record: dict[str, Any]) -> str:
@@ -42,13 +51,47 @@ def one_line(record: dict[str, Any]) -> str:
 
 
 def whole(record: dict[str, Any]) -> str:
-    """Every field on a line of its own; what is empty is left out."""
+    """Every field on a line of its own; what is empty is left out, and so are bodies."""
     lines = [f"{record.get('kind')} {record.get('id', '')}"]
     for name, value in record.items():
-        if name in ("kind", "id") or value in (None, [], {}, ""):
+        if name in ("kind", "id", *_BODIES) or value in (None, [], {}, ""):
             continue
         said = value
         if isinstance(value, dict):
             said = ", ".join(f"{k}={v}" for k, v in value.items() if v not in (None, {}, ""))
+        elif name == "findings":
+            said = "; ".join(map(_finding, value))
         lines.append(_printable(f"  {name:<20}{said}"))
     return "\n".join(lines)
+
+
+def _finding(one: dict[str, Any]) -> str:
+    """``redact: EMAIL_ADDRESS ×2 at $.messages[0].content``"""
+    where = ", ".join(one.get("where") or ())
+    return f"{one.get('policy')}: {one.get('type')} ×{one.get('count')}{' at ' * bool(where)}{where}"
+
+
+def exchange(records: Sequence[dict[str, Any]], console: Console) -> None:
+    """Print one call: the fields of its last record, then who said what, with what was found marked."""
+    console.print(Text(whole(records[-1])), soft_wrap=True)
+    for name in _BODIES:
+        found = next((one[name].get("found") for one in records if isinstance(one.get(name), dict)), None)
+        if found:
+            said = ", ".join(f"{kind} ×{count}" for kind, count in found.items())
+            console.print(Text(f"  {'log_' + name:<20}the log itself replaced {said}"), soft_wrap=True)
+    turns = conversation(records)
+    if not turns:
+        console.print(Text("\n  no bodies are kept (audit level metadata, or a call without any)", "dim"))
+    for turn in turns:
+        _say(turn, console)
+
+
+def _say(turn: Turn, console: Console) -> None:
+    head = Text(f"\n{turn.role.replace('_', ' ')}", "bold")
+    if turn.note:
+        head.append(f"  ({_printable(turn.note)})", "not bold dim")
+    console.print(head, soft_wrap=True)
+    for line in turn.text.split("\n") if turn.text else ():
+        said = Text(_printable(line))
+        said.highlight_regex(LOOKS_LIKE, "bold black on yellow")
+        console.print(Text.assemble(("  │ ", "dim"), said), soft_wrap=True)

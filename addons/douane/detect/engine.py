@@ -137,6 +137,15 @@ class _Phones(predefined_recognizers.PhoneRecognizer):
         return EntityRecognizer.remove_duplicates(found)
 
 
+class _Pesel(predefined_recognizers.PlPeselRecognizer):
+    """The stock recognizer takes the weighted sum's last digit for the check digit, which is what that one lacks to ten: of
+    five true numbers it lets four pass."""
+
+    def validate_result(self, pattern_text: str) -> bool:
+        weights = (1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1)
+        return sum(weight * int(digit) for weight, digit in zip(weights, pattern_text, strict=True)) % 10 == 0
+
+
 class _NoSkip(logging.Handler):
     """Presidio writes a warning for a pattern that ran out of time and goes on without it. Here that is the end of the scan."""
 
@@ -157,6 +166,8 @@ def prepare() -> None:
 def _recognizer(name: str) -> EntityRecognizer:
     if name == "PHONE_NUMBER":
         return _Phones()
+    if name == "PL_PESEL":
+        return _Pesel(supported_language="en")
     if name == "URL":
         stock = predefined_recognizers.UrlRecognizer
         return stock(patterns=[pattern for pattern in stock.PATTERNS if "https?://" in pattern.regex])

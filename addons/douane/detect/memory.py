@@ -1,12 +1,14 @@
 """What was found in texts seen before, by keyed hash. Law: no text is kept, and no key that could be made again elsewhere."""
 
+import contextlib
 import os
 from collections import OrderedDict
 from hashlib import blake2b
+from weakref import WeakValueDictionary
 
-from douane.detect.values import Span
+from douane.detect.values import Span, Wanted
 
-__all__ = ["Memory"]
+__all__ = ["Memory", "shared"]
 
 
 class Memory:
@@ -30,11 +32,22 @@ class Memory:
     def get(self, key: bytes) -> tuple[Span, ...] | None:
         found = self._known.get(key)
         if found is not None:
-            self._known.move_to_end(key)
+            with contextlib.suppress(KeyError):  # forgotten meanwhile, in another thread
+                self._known.move_to_end(key)
         return found
 
     def put(self, key: bytes, spans: tuple[Span, ...]) -> None:
         self._known[key] = spans
-        self._known.move_to_end(key)
         while len(self._known) > self._most:
             self._known.popitem(last=False)
+
+
+_shared: WeakValueDictionary[tuple[Wanted, int], Memory] = WeakValueDictionary()
+
+
+def shared(wanted: Wanted, most: int) -> Memory:
+    """The one memory of all who look for the same, so that a reload forgets nothing and nobody asks twice."""
+    memory = _shared.get((wanted, most))
+    if memory is None:
+        memory = _shared[wanted, most] = Memory(most)
+    return memory

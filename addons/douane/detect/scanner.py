@@ -6,7 +6,7 @@ look at a short text."""
 import asyncio
 from collections.abc import Sequence
 
-from douane.detect.memory import Memory
+from douane.detect.memory import shared
 from douane.detect.pool import Pool, pool
 from douane.detect.shadow import SEED
 from douane.detect.spans import CHUNK, cut, join
@@ -31,7 +31,7 @@ class Scanner:
 
     def __init__(self, wanted: Wanted, *, workers: int = 1, inline_limit: int = 8192, remembered: int = 50_000) -> None:
         self._wanted, self._workers, self._inline_limit = wanted, workers, inline_limit
-        self._memory = Memory(remembered)
+        self._memory = shared(wanted, remembered)
         self._by_name = bool(wanted.names) and "PERSON" in wanted.entities
 
     def warm(self) -> None:

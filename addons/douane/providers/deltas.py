@@ -5,13 +5,13 @@ never by their order alone. Signed reasoning has no pieces here: nobody may chan
 recordings of ``shared/wire``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from douane.providers.edit import Path
 
-__all__ = ["Channel", "Delta", "ends", "pieces", "sealed"]
+__all__ = ["COMMON", "Channel", "Delta", "Deltas", "ends", "pieces", "sealed"]
 
 type Channel = tuple[str | int, ...]
 """Which text a piece belongs to; what begins with the same elements belongs together (all texts of one choice)."""
@@ -28,6 +28,16 @@ class Delta:
     channel: Channel
     text: str
     arguments: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Deltas:
+    """How one format's frames tell their pieces."""
+
+    pieces: Callable[[Any], list[Delta]]
+    """Of a frame's document; none where it holds whole texts or no text."""
+    ends: Callable[[Any], list[Channel]]
+    """Beginnings of the channels whose texts end with this frame; ``()`` stands for all."""
 
 
 def pieces(document: Any) -> list[Delta]:
@@ -118,3 +128,7 @@ def _of_block(document: dict[str, Any]) -> list[Delta]:
 def _index(value: Any, otherwise: int) -> int:
     index = value.get("index") if isinstance(value, dict) else None
     return index if isinstance(index, int) else otherwise
+
+
+COMMON = Deltas(pieces, ends)
+"""Chat completions, responses, Anthropic messages: told apart by their shape."""

@@ -16,6 +16,8 @@ EVENT_LIMIT = 8 * 1024 * 1024
 """Bytes of one event. The largest legitimate ones carry a base64 image of some megabytes."""
 
 _BOM = b"\xef\xbb\xbf"
+_DATA_FIELD = re.compile("\ufeff?data: ?")
+_LINE = re.compile(r"([^\r\n]*)(\r\n|\r|\n|\Z)")
 _END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 """Two line ends in a row. Atomic groups: a CRLF must not be taken for two."""
 
@@ -27,6 +29,17 @@ class Event:
     raw: bytes
     name: str
     data: bytes
+
+    def with_data(self, data: bytes) -> bytes:
+        """The event's bytes with other data of as many lines; every other byte as it was."""
+        lines = iter(data.decode("utf-8", "surrogateescape").split("\n"))
+        out = []
+        for content, end in _LINE.findall(self.raw.decode("utf-8", "surrogateescape")):
+            field = _DATA_FIELD.match(content)
+            out.append((field[0] + next(lines) if field else content) + end)
+        return "".join(out).encode("utf-8", "surrogateescape")
+
+    again = with_data
 
 
 def parse(block: bytes) -> Event:

@@ -1,0 +1,188 @@
+"""What was said, as the audit log keeps it: the bodies of requests and answers, without what must not stand in a log.
+
+Laws: the log's own redaction (the built-in entities and secrets) goes over **every string** of a body, whatever the chain
+did and whatever the format is: names of members too, and what a provider's table takes for an identifier. A value gets the
+placeholder that ``redact`` gives it. Base64 and other bytes are never kept. What cannot be searched is left out, and the
+record says so; nothing is kept on trust.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote
+
+import jiter
+import orjson
+
+from douane.answer import Capture
+from douane.call import Call
+from douane.coding import coding_of, decode
+from douane.detect import ScanFailedError, Scanner, Span
+from douane.detect.find_secrets import find_secrets
+from douane.detect.memory import Memory
+from douane.errors import RefusedError
+from douane.placeholders import DataKey, Minter
+from douane.providers.base import Wire
+from douane.providers.edit import Place, rewrite
+from douane.redaction import Text, read_text
+
+__all__ = ["MOST", "Scribe"]
+
+MOST = 256 * 1024
+"""Bytes of a body that are kept; of a longer one, so many from its beginning."""
+_LIMIT = 1 << 40
+"""Bytes; the body was read within ``edge.max_body`` before."""
+_WORD = re.compile(r"[a-z_]{1,64}|.{0,5}", re.DOTALL)
+"""What no entity and no secret can be."""
+_ID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|(?:req_)?[0-9a-f]{24,32}|[a-z_/]{1,64}")
+"""A name that is no more than one: what request ids look like, and words."""
+_BLOB = re.compile(r"(?:data:[^,\s]{0,200},)?[A-Za-z0-9+/_=\r\n-]{256,}")
+
+
+class Scribe:
+    """Writes bodies down. *scanner* finds the built-in entities; *key* makes the placeholders."""
+
+    def __init__(self, key: DataKey, scanner: Scanner, *, remembered: int = 50_000) -> None:
+        self._key = key
+        self._scanner = scanner
+        self._memory = Memory(remembered)
+
+    def warm(self) -> None:
+        """Before the first call: start what takes long to start."""
+        self._scanner.warm()
+
+    async def request(self, call: Call) -> dict[str, Any] | None:
+        """*call*'s body as it stands now; None where it has none."""
+        if not call.body:
+            return None
+        try:
+            raw = decode(call.body, coding_of(call.headers), _LIMIT)
+        except RefusedError as error:
+            return {"bytes": len(call.body), "left_out": error.reason}
+        return await self._said(call.principal.tenant, raw, call.document)
+
+    async def response(self, call: Call, wire: Wire | None, answer: Capture) -> dict[str, Any] | None:
+        """The provider's answer, as it came; a stream as the document that it came to."""
+        if not answer.size:
+            return None
+        if answer.lost:
+            return {"bytes": answer.size, "left_out": answer.lost}
+        raw = answer.text()
+        document = wire.assembled(raw) if answer.events and wire is not None and hasattr(wire, "assembled") else None
+        if document is None:
+            return await self._said(call.principal.tenant, raw, None)
+        said = await self._said(call.principal.tenant, orjson.dumps(document), document)
+        return {**said, "bytes": answer.size, "assembled": True}
+
+    async def names(self, tenant: str, given: Mapping[str, str]) -> dict[str, str]:
+        """Names that an app or a provider made up, by what they name; percent-encoded ones are read as meant."""
+        put = Minter(self._key, tenant, {}).placeholder
+        asked = {name: unquote(value) for name, value in given.items() if not _ID.fullmatch(value)}
+        try:
+            spans = await self._spans(tenant, tuple(asked.values()))
+        except ScanFailedError as error:
+            return {name: f"(left out: {error})" if name in asked else value for name, value in given.items()}
+        hidden = {name: Text(text, (text,)).write([found], put).text
+                  for (name, text), found in zip(asked.items(), spans, strict=True) if found}
+        return {**given, **hidden}
+
+    async def _said(self, tenant: str, raw: bytes, document: Any) -> dict[str, Any]:
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            return {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest(), "left_out": "binary"}
+        try:
+            text, found = await self._redacted(tenant, text, _parsed(raw) if document is None else document)
+        except ScanFailedError as error:
+            return {"bytes": len(raw), "left_out": str(error)}
+        said: dict[str, Any] = {"text": text, "bytes": len(raw)}
+        if found:
+            said["found"] = dict(sorted(found.items()))
+        if len(text) * 4 > MOST and len(written := text.encode("utf-8", "replace")) > MOST:
+            said |= {"text": written[:MOST].decode(errors="ignore"), "cut": True,
+                     "sha256": hashlib.sha256(written).hexdigest()}
+        return said
+
+    async def _redacted(self, tenant: str, text: str, document: Any) -> tuple[str, Counter[str]]:
+        """*text* without what must not be kept, and what that was. *document*: its JSON value; None: it is no JSON. Raises
+        ScanFailedError."""
+        put = Minter(self._key, tenant, {}).placeholder
+        found: Counter[str] = Counter()
+        if document is None:
+            read = read_text(text)
+            written = read.write(await self._spans(tenant, read.scanned), put)
+            return written.text, Counter(written.types)
+        places: list[Place] = []
+        texts: list[Text] = []
+        changes: dict[Place, str] = {}
+        for place, one in _strings(document):
+            if len(one) >= 256 and _BLOB.fullmatch(one):
+                changes[place] = f"({len(one)} characters left out)"
+            else:
+                places.append(place)
+                texts.append(read_text(one))
+        spans = iter(await self._spans(tenant, [part for one in texts for part in one.scanned]))
+        for place, read in zip(places, texts, strict=True):
+            found_here = [next(spans) for _ in read.scanned]
+            if any(found_here):
+                written = read.write(found_here, put)
+                if written.text != read.text:
+                    changes[place] = written.text
+                    found.update(written.types)
+        return rewrite(text, changes), found
+
+    async def _spans(self, tenant: str, texts: Sequence[str]) -> list[tuple[Span, ...]]:
+        """Entities and secrets in each text. Raises ScanFailedError."""
+        keys = [self._memory.key(tenant, one) for one in texts]
+        known = [self._memory.get(key) for key in keys]
+        new = [at for at, spans in enumerate(known) if spans is None]
+        if new:
+            for at, spans in zip(new, await self._scanner.scan(tenant, [texts[at] for at in new]), strict=True):
+                both = _together(spans, find_secrets(texts[at]))
+                known[at] = both
+                self._memory.put(keys[at], both)
+        return [spans or () for spans in known]
+
+
+def _parsed(raw: bytes) -> Any:
+    """The JSON value, or None."""
+    try:
+        return jiter.from_json(raw, cache_mode="keys")
+    except ValueError:
+        return None
+
+
+def _strings(document: Any) -> Iterator[tuple[Place, str]]:
+    """Every string of *document* that could hold something. Iterative: depth costs no stack."""
+    tasks: list[tuple[tuple[str | int, ...], Any]] = [((), document)]
+    while tasks:
+        path, value = tasks.pop()
+        if isinstance(value, str):
+            if not _WORD.fullmatch(value):
+                yield (path, False), value
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                below = (*path, key)
+                if not _WORD.fullmatch(key):
+                    yield (below, True), key
+                if isinstance(item, (str, dict, list)):
+                    tasks.append((below, item))
+        elif isinstance(value, list):
+            tasks.extend(((*path, at), item) for at, item in enumerate(value) if isinstance(item, (str, dict, list)))
+
+
+def _together(spans: Sequence[Span], secrets: Sequence[Span]) -> tuple[Span, ...]:
+    """Both, sorted; where a secret overlaps something, one span of the secret's type covers both."""
+    if not secrets:
+        return tuple(spans)
+    joined: list[Span] = []
+    for span in sorted((*secrets, *spans), key=lambda one: (one.start, -one.end)):
+        last = joined[-1] if joined else None
+        if last is None or last.end <= span.start:
+            joined.append(span)
+        else:
+            kind = last.type if last in secrets else span.type
+            joined[-1] = Span(kind, last.start, max(last.end, span.end), max(last.score, span.score))
+    return tuple(joined)

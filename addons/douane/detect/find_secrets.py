@@ -1,0 +1,128 @@
+"""Secrets in texts: keys, tokens, passwords. Pure functions over the rules of :mod:`douane.detect.secret_rules`.
+
+Law: what the rules describe is found wherever it stands, in time linear in the text's length, whatever the text; where two
+findings overlap, one span covers both, so that nothing of either stays. What only stands for a secret (a variable, a
+placeholder, ``changeme``) is none.
+
+A text without secrets is read a few times by C loops (``bytes.translate``, ``bytes.find``) and by no regular expression:
+these begin only where a run of characters is as long as a token, or where an anchor stands.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from itertools import groupby
+from math import log2
+
+from douane.detect.secret_rules import CONTEXTS, RUN, TOKENS, Rule
+from douane.detect.values import Span
+
+__all__ = ["find_secrets"]
+
+_IN_RUN = re.compile(r"[A-Za-z0-9_.~/+=-]")
+_RUNS = bytes(ord("a" if _IN_RUN.match(chr(code)) else " ") for code in range(256))
+_LONG = b"a" * RUN
+_TOKEN = re.compile("|".join(rule.pattern for rule in TOKENS), re.ASCII)
+_TOKENS = tuple((rule, re.compile(rule.pattern, re.ASCII)) for rule in TOKENS)
+_CONTEXTS = tuple(
+    (anchor.encode(), needs.encode(), tuple((rule, re.compile(rule.pattern, re.ASCII | re.IGNORECASE)) for rule in rules))
+    for (anchor, needs), rules in groupby(CONTEXTS, key=lambda rule: (rule.anchor, rule.needs)))
+
+_STANDS_FOR = re.compile(
+    r"<|\$[{(A-Za-z_]|\{|%[({A-Za-z]|@\w+@|#\{|\[|https?:|[/~]|\.{1,2}/"
+    r"|(?:change|replace|insert|enter|put|add|your|my|the|some|not?|mock|test)[-_]"
+    r"|(?:none|null|true|false|undefined|nil|test|todo|secret|pass|passwd|password|pwd|pw|token|key|string|env|getenv)(?![A-Za-z0-9])"
+    r"|(?:self|this|os|process|env|config|cfg|settings|request|req|args|opts|options|params|props|user|data|form|input|event|state"
+    r"|credentials|creds|secrets?|vault|vars?|local|module|ctx|context|app|import|body|json|response|res|auth|db|session)\.[A-Za-z_]"
+    r"|[A-Za-z]++(?:[_.][A-Za-z]++)++[_.]?[0-9]{0,3}(?![\s\S])", re.ASCII | re.IGNORECASE)
+"""How what stands for a value begins: a variable, a path, an instruction to the reader, words joined to a name."""
+_MADE_UP = re.compile(r"x{5}|\*{3}|\.{3}|\$\{|\{\{|<[A-Za-z_ -]+>|example|your[-_]|[-_]here(?![A-Za-z])|placeholder|redacted"
+                      r"|scrubbed|change[-_]?me|dummy|abcdefgh|0123456789|1234567890", re.ASCII | re.IGNORECASE)
+"""What no secret holds."""
+_QUOTES = ("\"", "'", "`", "\\")
+_SHORTEST = 12
+"""Characters of a key or token that is known only by its name."""
+_MEASURED = 256
+"""Characters of a secret whose entropy is measured."""
+
+
+def find_secrets(text: str) -> tuple[Span, ...]:
+    """Where secrets stand in *text* (characters), sorted, nowhere overlapping. Linear time."""
+    raw = text.encode("latin-1", "replace")  # one byte a character: a place in it is a place in the text
+    return _joined([*_tokens(text, raw.translate(_RUNS)), *_in_context(text, raw.lower())])
+
+
+def _tokens(text: str, runs: bytes) -> Iterator[Span]:
+    """What is known by its own form."""
+    at = runs.find(_LONG)
+    while at >= 0:
+        end = runs.find(b" ", at + RUN)
+        if end < 0:
+            end = len(runs)
+        while match := _TOKEN.search(text, at, end):
+            at = match.end()
+            for rule, pattern in _TOKENS:
+                if known := pattern.match(text, match.start(), end):
+                    yield from _span(rule, known)
+                    break
+        at = runs.find(_LONG, end)
+
+
+def _in_context(text: str, lower: bytes) -> Iterator[Span]:
+    """What is known by what stands before it."""
+    for anchor, needs, rules in _CONTEXTS:
+        at = lower.find(anchor) if needs in lower else -1
+        while at >= 0:
+            after = at + len(anchor)
+            for rule, pattern in rules:
+                if (match := pattern.match(text, at)) and (spans := _span(rule, match)):
+                    yield from spans
+                    after = match.end()
+                    break
+            at = lower.find(anchor, after)
+
+
+def _span(rule: Rule, match: re.Match[str]) -> tuple[Span, ...]:
+    """Of *rule*'s match: the span, unless it only stands for a secret."""
+    start, end = match.span(match.lastindex or 0)
+    start -= rule.back
+    value = match.string[start:end]
+    if rule.word and match.string[end:end + 1] not in _QUOTES:  # the end of a sentence, or of bold text
+        value = value.rstrip(".,*_")
+        end = start + len(value)
+    if (rule.word and not _made(value, rule.short)) or (rule.anchor and _STANDS_FOR.match(value)):
+        return ()
+    if _MADE_UP.search(value) or _entropy(value) < rule.entropy:
+        return ()
+    return (Span(rule.name, start, end, rule.score),)
+
+
+def _made(value: str, short: bool) -> bool:
+    """Whether *value* was made to be secret, and is no word: a digit (in a password, *short*, a symbol will do) among others."""
+    digit = any(char.isdigit() for char in value)
+    symbol = any(not char.isalnum() and char not in "._-/:@" for char in value)
+    other = symbol or any(char.isalpha() for char in value)
+    if short:
+        return other and (digit or symbol) and len(value) >= 6
+    return other and digit and len(value) >= _SHORTEST
+
+
+def _entropy(value: str) -> float:
+    """Bits a character (Shannon), of the first characters."""
+    head = value[:_MEASURED]
+    return -sum(count / len(head) * log2(count / len(head)) for count in Counter(head).values())
+
+
+def _joined(spans: list[Span]) -> tuple[Span, ...]:
+    """Sorted; of those that overlap, one with the type of the surest."""
+    if len(spans) < 2:
+        return tuple(spans)
+    joined: list[Span] = []
+    for span in sorted(spans, key=lambda one: (one.start, -one.end)):
+        last = joined[-1] if joined else None
+        if last is None or last.end <= span.start:
+            joined.append(span)
+        else:
+            surest = span if span.score > last.score else last
+            joined[-1] = Span(surest.type, last.start, max(last.end, span.end), surest.score)
+    return tuple(joined)

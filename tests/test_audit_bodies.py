@@ -1,0 +1,247 @@
+"""Bodies in the log: everything is there but what must not be."""
+
+import asyncio
+import base64
+import gzip
+import hashlib
+import json
+import re
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+from douane.answer import CAPTURED, Capture
+from douane.audit.bodies import MOST, Scribe
+from douane.call import Call
+from douane.demo.provider import LocalProvider, Reply
+from douane.detect import ScanFailedError, Scanner, Wanted
+from douane.echo import EchoMask
+from douane.placeholders import DataKey, Minter
+from tests import house
+from tests.gateway import REAL_KEY, Gateway, Wire, answering, chat, policy, request, wait_for
+
+MAIL, CARD = "ann.lee@example.com", "4111 1111 1111 1111"
+KEY = DataKey(b"k" * 32)
+PERSONAL = Minter(KEY, house.BOT.tenant, {}).placeholder
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
+    with asyncio.Runner() as runner:
+        yield runner.run
+
+
+@pytest.fixture(scope="module")
+def scribe() -> Scribe:
+    return Scribe(KEY, Scanner(Wanted()))
+
+
+def asked(body: bytes | dict[str, Any], **more: Any) -> Call:
+    if isinstance(body, bytes):
+        return house.call(body=body, principal=house.BOT, **more)
+    return house.call(body=json.dumps(body).encode(), document=body, principal=house.BOT, **more)
+
+
+def captured(*chunks: bytes, events: bool = False, key: str = "") -> Capture:
+    capture = Capture(EchoMask(key) if key else None)
+    capture.events = events
+    for chunk in chunks:
+        capture.feed(chunk)
+    return capture
+
+
+def test_what_holds_nothing_is_kept_to_the_byte(run: Any, scribe: Scribe) -> None:
+    body = b'{ "model":"gpt-4o",\n "n": 1.0, "messages":[{"role":"user","content":"gr\\u00fc\xc3\x9fe"}] }'
+    said = run(scribe.request(asked(body, document=json.loads(body))))
+    assert said == {"text": body.decode(), "bytes": len(body)}
+    assert run(scribe.request(asked(b""))) is None
+
+
+@pytest.mark.parametrize("place", [
+    {"messages": [{"role": "user", "content": f"write to {MAIL}"}]},
+    {"metadata": {MAIL: "1"}},
+    {"model": MAIL},
+    {"messages": [{"role": "tool", "tool_call_id": MAIL, "content": "x"}]},
+    {"messages": [{"tool_calls": [{"function": {"arguments": json.dumps({"to": [MAIL]})}}]}]},
+    {"a": [[[{"b": {"c": MAIL}}]]]},
+    {"thinking": MAIL, "signature": "x"},
+    [MAIL], MAIL,
+])
+def test_every_string_is_searched(run: Any, scribe: Scribe, place: Any) -> None:
+    """Whatever a provider's format takes it for."""
+    said = run(scribe.request(asked(json.dumps(place).encode(), document=place)))
+    assert MAIL not in said["text"]
+    assert json.loads(said["text"]) == json.loads(json.dumps(place).replace(MAIL, PERSONAL("EMAIL_ADDRESS", MAIL)))
+    assert said["found"] == {"EMAIL_ADDRESS": 1}
+
+
+def test_a_secret_is_none_of_the_logs_business(run: Any, scribe: Scribe) -> None:
+    secret = "AKIA" + "Q7ZLW3TN5XKD2MVB"
+    for text in (f"use {secret} there", json.dumps({"key": secret})):
+        said = run(scribe.request(asked({"messages": [{"role": "user", "content": text}]})))
+        assert secret not in said["text"]
+        assert sum(said["found"].values()) == 1
+
+
+def test_what_the_chain_has_redacted_stays_as_it_is(run: Any, scribe: Scribe) -> None:
+    text = f"mail {PERSONAL('EMAIL_ADDRESS', MAIL)} now"
+    said = run(scribe.request(asked({"messages": [text]})))
+    assert json.loads(said["text"]) == {"messages": [text]}
+    assert "found" not in said
+
+
+@pytest.mark.parametrize("blob", ["iVBORw0KGgo" * 40, "data:image/png;base64," + "AAAA" * 100])
+def test_binary_is_never_kept(run: Any, scribe: Scribe, blob: str) -> None:
+    said = run(scribe.request(asked({"image": {"url": blob}, "text": "look"})))
+    assert json.loads(said["text"]) == {"image": {"url": f"({len(blob)} characters left out)"}, "text": "look"}
+    raw = b"\xff\xfe\x00RIFF"
+    assert run(scribe.request(asked(raw))) == {
+        "bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest(), "left_out": "binary"}
+
+
+def test_what_is_no_json_is_searched_as_text(run: Any, scribe: Scribe) -> None:
+    said = run(scribe.request(asked(f'{{"to": "{MAIL}", '.encode())))
+    assert said["text"] == f'{{"to": "{PERSONAL("EMAIL_ADDRESS", MAIL)}", '
+
+
+def test_a_compressed_body_is_read(run: Any, scribe: Scribe) -> None:
+    plain = {"messages": [MAIL]}
+    body = gzip.compress(json.dumps(plain).encode())
+    said = run(scribe.request(asked(body, document=plain, headers=((b"content-encoding", b"gzip"),))))
+    assert json.loads(said["text"]) == {"messages": [PERSONAL("EMAIL_ADDRESS", MAIL)]}
+    for coding, bad in ((b"gzip", b"no gzip at all"), (b"rot13", b"x")):
+        said = run(scribe.request(asked(bad, headers=((b"content-encoding", coding),))))
+        assert set(said) == {"bytes", "left_out"}
+
+
+def test_a_long_body_is_cut_with_its_length_and_its_hash(run: Any, scribe: Scribe) -> None:
+    text = "grüße " * 60_000
+    body = {"messages": [{"role": "user", "content": text + MAIL}]}
+    raw = json.dumps(body, ensure_ascii=False).encode()
+    said = run(scribe.request(asked(raw, document=body)))
+    kept = said["text"].encode()
+    assert MOST - 3 <= len(kept) <= MOST
+    assert said["cut"]
+    assert said["bytes"] == len(raw)
+    whole = raw.replace(MAIL.encode(), PERSONAL("EMAIL_ADDRESS", MAIL).encode())
+    assert whole.startswith(kept)
+    assert said["sha256"] == hashlib.sha256(whole).hexdigest()
+
+
+def test_an_answer(run: Any, scribe: Scribe) -> None:
+    wire = house.OPENAI.operations[0].wire
+    raw = json.dumps({"choices": [{"message": {"content": f"call {CARD}, key {REAL_KEY}"}}]}).encode()
+    said = run(scribe.response(asked({}), wire, captured(raw[:30], raw[30:], key=REAL_KEY)))
+    content = json.loads(said["text"])["choices"][0]["message"]["content"]
+    assert content == f"call {PERSONAL('CREDIT_CARD', CARD)}, key {'*' * len(REAL_KEY)}"
+    assert run(scribe.response(asked({}), wire, captured())) is None
+    assert run(scribe.response(asked({}), None, captured(b"<html>"))) == {"text": "<html>", "bytes": 6}
+
+
+def test_a_stream_is_searched_as_the_text_that_it_comes_to(run: Any, scribe: Scribe) -> None:
+    """A value in pieces is in no event."""
+    wire = house.OPENAI.operations[0].wire
+    events = [{"id": "c", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": piece}}]}
+              for piece in re.findall("..?", f"it is {CARD}.")]
+    raw = b"".join(b"data: " + json.dumps(one).encode() + b"\n\n" for one in events) + b"data: [DONE]\n\n"
+    said = run(scribe.response(asked({}), wire, captured(raw, events=True)))
+    assert said["assembled"]
+    assert said["bytes"] == len(raw)
+    assert json.loads(said["text"])["choices"][0]["message"]["content"] == f"it is {PERSONAL('CREDIT_CARD', CARD)}."
+    assert run(scribe.response(asked({}), wire, captured(b": nothing\n\n", events=True)))["text"] == ": nothing\n\n"
+
+
+def test_a_longer_answer_than_can_be_held_is_left_out(run: Any, scribe: Scribe) -> None:
+    said = run(scribe.response(asked({}), None, captured(b"x" * CAPTURED, b"x")))
+    assert said == {"bytes": CAPTURED + 1, "left_out": f"longer than {CAPTURED} bytes"}
+
+
+def test_what_cannot_be_searched_is_left_out(run: Any) -> None:
+    class Broken(Scanner):
+        async def scan(self, tenant: str, texts: Any) -> Any:
+            raise ScanFailedError("a detector ran out of time")
+
+    said = run(Scribe(KEY, Broken(Wanted())).request(asked({"messages": [MAIL]})))
+    assert said == {"bytes": len(json.dumps({"messages": [MAIL]})), "left_out": "a detector ran out of time"}
+
+
+# -- through a gateway -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def policy_text(provider: LocalProvider) -> str:
+    return policy(provider, level="redacted", chain="""
+  - authenticate: {unknown: deny}
+  - allow_models: {models: [gpt-4*]}
+  - redact: {entities: [EMAIL_ADDRESS]}
+  - swap_key: {missing: keep}""")
+
+
+def records(gateway: Gateway, wire_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The intent (empty where there is none) and the outcome of a call."""
+    wait_for(lambda: gateway.outcome(wire_id))
+    found = {one["kind"]: one for one in gateway.records() if one.get("id") == wire_id}
+    return found.get("intent", {}), found["outcome"]
+
+
+def post(gateway: Gateway, body: bytes) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    with Wire.tls(gateway) as wire:
+        wire.send(request(body))
+        got = wire.answer()
+    return got, *records(gateway, got.id)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_both_stand_there_as_the_provider_saw_them(provider: LocalProvider, gateway: Gateway, stream: bool) -> None:
+    """Also what the chain lets by: the card is not for `redact` here."""
+    def script(seen: Any) -> Reply:
+        said = json.loads(seen.body)["messages"][0]["content"]
+        if not stream:
+            answer = {"choices": [{"message": {"role": "assistant", "content": said}}]}
+            return Reply(headers=[("content-type", "application/json")], body=json.dumps(answer).encode())
+        chunks = [{"choices": [{"index": 0, "delta": {"content": piece}}]} for piece in re.findall("(?s).{1,7}", said)]
+        return Reply(headers=[("content-type", "text/event-stream")],
+                     body=b"".join(b"data: %b\n\n" % json.dumps(one).encode() for one in chunks) + b"data: [DONE]\n\n")
+
+    text = f"{MAIL} pays with {CARD}"
+    with answering(provider, script):
+        got, intent, outcome = post(gateway, chat(text, stream=stream))
+    sent = json.loads(provider.seen[-1].body)["messages"][0]["content"]
+    assert (MAIL in sent, CARD in sent) == (False, True), "what the chain says is what the provider gets"
+    assert (MAIL.encode() in got.body) or stream
+    kept = json.loads(intent["request"]["text"])["messages"][0]["content"]
+    assert re.fullmatch(r"<EMAIL_ADDRESS_[a-z2-7]{8}> pays with <CREDIT_CARD_[a-z2-7]{8}>", kept)
+    assert json.loads(outcome["response"]["text"])["choices"][0]["message"]["content"] == kept
+    assert outcome["response"].get("assembled", False) is stream
+    assert outcome["request"] is None
+    for written in gateway.data.rglob("*"):
+        if written.is_file():
+            held = written.read_bytes()
+            assert MAIL.encode() not in held
+            assert CARD.encode() not in held
+            assert base64.b64encode(MAIL.encode())[:20] not in held
+
+
+def test_a_denied_call_is_kept_too(gateway: Gateway) -> None:
+    got, intent, outcome = post(gateway, chat(f"for {MAIL}", model="o1"))
+    assert (got.status, intent) == (403, {})
+    assert "<EMAIL_ADDRESS_" in outcome["request"]["text"]
+    assert outcome["response"] is None
+
+
+def test_a_call_that_could_not_be_read_is_kept_too(gateway: Gateway) -> None:
+    got, _, outcome = post(gateway, f'{{"model": "gpt-4o", "x": "{MAIL}"'.encode())
+    assert got.status == 400
+    assert re.fullmatch(r'\{"model": "gpt-4o", "x": "<EMAIL_ADDRESS_[a-z2-7]{8}>"', outcome["request"]["text"])
+
+
+def test_an_answer_that_is_cut_is_kept_as_far_as_it_came(provider: LocalProvider, gateway: Gateway) -> None:
+    def script(seen: Any) -> Reply:
+        events = [b'data: {"choices":[{"index":0,"delta":{"content":"%d "}}]}\n\n' % at for at in range(3)]
+        return Reply(headers=[("content-type", "text/event-stream"), ("content-length", "9999")], body=b"".join(events))
+
+    with answering(provider, script):
+        _, _, outcome = post(gateway, chat("count", stream=True))
+    assert outcome["ended"] == "upstream_error"
+    assert json.loads(outcome["response"]["text"])["choices"][0]["message"]["content"] == "0 1 2 "
