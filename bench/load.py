@@ -5,22 +5,18 @@ bounded in time.
 """
 
 import asyncio
-import random
 import re
-import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
+from bench.bodies import PACE, Bodies, Door
 from bench.mock import EVENTS
 
-__all__ = ["BenchError", "Bodies", "Client", "Door", "Sample", "at_rate", "closed_loop", "connect", "new_connections",
-           "paced_streams"]
+__all__ = ["BenchError", "Client", "Sample", "at_rate", "closed_loop", "connect", "new_connections", "paced_streams"]
 
-PACE = 20
-"""Milliseconds between the events of a paced stream."""
 _PATIENCE = 30.0
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 _STAMP = re.compile(rb"@([0-9a-f]{16})@")
@@ -30,16 +26,6 @@ clock = time.monotonic
 
 class BenchError(Exception):
     """A target that does not start, or does not answer as it should."""
-
-
-@dataclass(frozen=True, slots=True)
-class Door:
-    """Where to knock for one target. *connect*: ``host:port`` to ask a proxy for; empty where there is none."""
-
-    port: int
-    context: ssl.SSLContext
-    name: str = "127.0.0.1"
-    connect: str = ""
 
 
 @dataclass(slots=True)
@@ -54,40 +40,6 @@ class Sample:
     cpu: float = 0.0
 
 
-class Bodies:
-    """Chat requests of about *size* bytes, no two alike, written for *door*."""
-
-    def __init__(self, door: Door, size: int, *, stream: bool = False, pace: bool = False) -> None:
-        chance = random.Random(size)
-        words = ["".join(chance.choices("etaoinshrdlu", k=chance.randint(2, 9))) for _ in range(4000)]
-        self._text = " ".join(chance.choices(words, k=60_000)).encode()
-        self._chance = chance
-        turns = 3 if size < 4096 else 9
-        flags = b',"stream":true,"stream_options":{"include_usage":true}' if stream else b',"stream":false'
-        self._before = b'{"model":"gpt-4o-mini"%b,"temperature":0.2,"messages":[' % flags
-        frames = sum(len(self._message(turn, b"")) + 1 for turn in range(turns))
-        self._share = (size - len(self._before) - frames - 2) // turns
-        self._turns = range(turns)
-        host = (door.connect.removesuffix(":443") or f"{door.name}:{door.port}").encode()
-        self._head = (b"POST /v1/chat/completions HTTP/1.1\r\nHost: %b\r\nAccept: application/json\r\n"
-                      b"Content-Type: application/json\r\nUser-Agent: OpenAI/Python 3.52.0\r\n"
-                      b"Authorization: Bearer not-a-key\r\n%bContent-Length: "
-                      % (host, b"x-pace: %d\r\n" % PACE if pace else b""))
-
-    def request(self) -> bytes:
-        """The bytes of the next call."""
-        body = self._before + b",".join([self._message(turn, self._some()) for turn in self._turns]) + b"]}"
-        return b"%b%d\r\n\r\n%b" % (self._head, len(body), body)
-
-    def _some(self) -> bytes:
-        start = int(self._chance.random() * (len(self._text) - self._share))
-        return self._text[start:start + self._share]
-
-    @staticmethod
-    def _message(turn: int, text: bytes) -> bytes:
-        return b'{"role":"%b","content":"%b"}' % (b"assistant" if turn % 2 else b"user", text)
-
-
 class Client(asyncio.Protocol):
     """One keep-alive connection: :meth:`send`, and *done* is called with it once the answer is whole."""
 
@@ -96,6 +48,7 @@ class Client(asyncio.Protocol):
         self.begun = 0.0
         self.sample = Sample()
         self.failed: Callable[[str], None] = _ignore
+        self.restores = False
         self._done: Callable[[Client], None] | None = None
         self._buffer = b""
 
@@ -136,6 +89,9 @@ class Client(asyncio.Protocol):
             self._fail(f"closed the connection ({error or 'no error'}) after {self._buffer[:300]!r}")
 
     def _finish(self) -> None:
+        if self.restores and b"<EMAIL_" in self._buffer:
+            self._fail("left a placeholder in its answer")
+            return
         done, self._done = self._done, None
         self.sample.calls += 1
         self.sample.latency.append(clock() - self.begun)
@@ -173,12 +129,14 @@ async def connect(door: Door) -> Client:
     if not door.connect:
         _, client = await loop.create_connection(Client, "127.0.0.1", door.port, ssl=door.context,
                                                  server_hostname=door.name)
+        client.restores = door.restores
         return client
     ready: asyncio.Future[None] = loop.create_future()
     transport, _ = await loop.create_connection(lambda: _Tunnel(ready), "127.0.0.1", door.port)
     transport.write(b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (door.connect.encode(), door.connect.encode()))
     await ready
     client = Client()
+    client.restores = door.restores
     tls = await loop.start_tls(transport, client, door.context, server_hostname=door.name)
     if tls is None:
         raise BenchError("the connection went during its handshake")

@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import os
+import random
 import signal
 import sys
 import tempfile
@@ -23,8 +24,9 @@ from typing import Any
 
 import uvloop
 
-from bench import load, report
-from bench.load import BenchError, Bodies, Client, Sample
+from bench import goods, load, report
+from bench.bodies import Bodies, Talk
+from bench.load import BenchError, Client, Sample
 from bench.measure import cpu_seconds, rss_bytes
 from bench.targets import STARTERS, Target, Yard
 
@@ -32,7 +34,9 @@ BURST = 0.8
 """Seconds."""
 _WARM = 0.15
 _SETTLE = 1.0
-"""Seconds before memory is read: what a start leaves behind has gone by then."""
+"""Seconds before memory is read: what a start leaves behind has gone by then …"""
+_STILL, _STILL_MOST = 0.02, 30.0
+"""… and, of all targets together, no more than so much CPU in the last of them: the detector's worker has begun. At most."""
 type Burst = Callable[[Target, Sequence[Client], Bodies], Awaitable[Sample]]
 
 
@@ -48,6 +52,9 @@ class Scenario:
     pace: bool = False
     goal: bool = False
     """Whether ``--quick`` measures it."""
+    talk: Talk | None = None
+    targets: tuple[str, ...] = ()
+    """Only these; empty: all."""
 
 
 async def _closed(target: Target, clients: Sequence[Client], bodies: Bodies) -> Sample:
@@ -70,6 +77,15 @@ async def _new(target: Target, clients: Sequence[Client], bodies: Bodies) -> Sam
     return await load.new_connections(target.door, bodies, 8, BURST)
 
 
+def _plain(rng: random.Random, size: int) -> str:
+    """Chat with a number, a date or a version here and there, and nothing that is anybody's."""
+    words = goods.text(rng, size // 3, found=0.0, noise=0.0).split(" ")
+    for at in range(3, len(words), 20):
+        words[at] = rng.choice((f"{rng.randrange(99)}", "2026-03-14", "12:30", f"v3.{rng.randrange(20)}", f"#{rng.randrange(999)}"))
+    return " ".join(words)[:size]
+
+
+_INSPECTED = ("mitmdump", "lean", "douane")
 SCENARIOS = (
     Scenario("json-1.5k-c1", 1, 1500, _closed), Scenario("json-1.5k-c32", 32, 1500, _closed, goal=True),
     Scenario("json-20k-c1", 1, 20_000, _closed), Scenario("json-20k-c32", 32, 20_000, _closed),
@@ -79,6 +95,14 @@ SCENARIOS = (
     Scenario("paced-c32", 32, 1500, _paced, stream=True, pace=True, goal=True),
     Scenario("paced-aligned-c32", 32, 1500, _aligned, stream=True, pace=True),
     Scenario("rate-300", 32, 1500, _rate, goal=True), Scenario("new-c8", 0, 1500, _new, goal=True),
+    Scenario("seen-plain-c32", 32, 1500, _closed, goal=True, talk=Talk(_plain), targets=_INSPECTED),
+    Scenario("seen-pii-c32", 32, 1500, _closed, goal=True, talk=Talk(goods.prose, echo=True), targets=_INSPECTED),
+    Scenario("first-chat-c32", 32, 1500, _closed, goal=True, talk=Talk(goods.prose, first=True, echo=True), targets=_INSPECTED),
+    Scenario("seen-mixed-20k-c8", 8, 20_000, _closed, goal=True, talk=Talk(goods.mixed, echo=True), targets=_INSPECTED),
+    Scenario("first-mixed-20k-c8", 8, 20_000, _closed, goal=True, talk=Talk(goods.mixed, first=True, echo=True),
+             targets=_INSPECTED),
+    Scenario("paced-restore-c32", 32, 1500, _paced, stream=True, pace=True, goal=True, talk=Talk(goods.prose, echo=True),
+             targets=("direct", *_INSPECTED)),
 )
 
 
@@ -92,8 +116,9 @@ class Results:
 
 async def measure(scenario: Scenario, target: Target) -> Sample:
     """One burst: connections opened and warmed first, CPU read just before and just after it."""
-    bodies = Bodies(target.door, scenario.size, stream=scenario.stream, pace=scenario.pace)
-    warm = Bodies(target.door, scenario.size)
+    bodies = Bodies(target.door, scenario.size, stream=scenario.stream, pace=scenario.pace, talk=scenario.talk,
+                    seen=max(1, scenario.connections))
+    warm = bodies if scenario.talk and not scenario.pace else Bodies(target.door, scenario.size)
     clients = [await asyncio.wait_for(load.connect(target.door), 30) for _ in range(scenario.connections)]
     try:
         if clients:
@@ -115,18 +140,30 @@ async def measure_all(targets: Sequence[Target], scenarios: Iterable[Scenario], 
     results = Results()
     if task := asyncio.current_task():
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    await asyncio.sleep(_SETTLE)
+    await _still(targets)
     idle = {target.name: rss_bytes(target.pid) for target in targets}
     for scenario in scenarios:
-        of = results.samples[scenario.name] = {target.name: [] for target in targets}
+        asked = [target for target in targets if not scenario.targets or target.name in scenario.targets]
+        of = results.samples[scenario.name] = {target.name: [] for target in asked}
         for number in range(rounds):
             _progress(f"{scenario.name}: round {number + 1} of {rounds}")
-            for target in targets:
+            for target in asked:
                 of[target.name].append(await measure(scenario, target))
         _progress("")
         print(report.table(scenario.name, of), flush=True)
     results.memory = {target.name: (idle[target.name], rss_bytes(target.pid)) for target in targets}
     return results
+
+
+async def _still(targets: Sequence[Target]) -> None:
+    """Wait until the targets have nothing left to do. Raises BenchError."""
+    deadline = load.clock() + _STILL_MOST
+    used = -1.0
+    while (now := sum(cpu_seconds(target.pid) for target in targets if target.name != "direct")) - used > _STILL:
+        if load.clock() > deadline:
+            raise BenchError(f"the targets are still at work after {_STILL_MOST:.0f} s")
+        used = now
+        await asyncio.sleep(_SETTLE)
 
 
 def _progress(line: str) -> None:

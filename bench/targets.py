@@ -18,7 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from bench.load import BenchError, Door
+from bench.bodies import Door
+from bench.load import BenchError
 from douane.demo.certificate import Authority
 
 __all__ = ["STARTERS", "Target", "Yard"]
@@ -137,7 +138,12 @@ def haproxy(yard: Yard) -> Target | None:
 
 def douane(yard: Yard) -> Target:
     """``douane serve`` with the shipped policies/default.yaml and durable audit."""
-    return _douane(yard, "douane", ["-m", "douane", "serve"])
+    return _douane(yard, "douane", ["-m", "douane", "serve"], restores=True)
+
+
+def lean(yard: Yard) -> Target:
+    """The same without ``redact`` and ``budget``: what these add is the distance to ``douane``."""
+    return _douane(yard, "lean", ["-m", "douane", "serve"], without=("redact", "budget"))
 
 
 def empty(yard: Yard) -> Target:
@@ -147,12 +153,12 @@ def empty(yard: Yard) -> Target:
 
 def unaudited(yard: Yard) -> Target:
     """The shipped policies with audit off: what durable audit adds is the distance to ``douane``."""
-    return _douane(yard, "unaudited", ["-m", "bench.bare", "--chain"])
+    return _douane(yard, "unaudited", ["-m", "bench.bare", "--chain"], restores=True)
 
 
 STARTERS: Mapping[str, Callable[[Yard], Target | None]] = {
-    "direct": direct, "mitmdump": mitmdump, "empty": empty, "unaudited": unaudited, "douane": douane,
-    "haproxy": haproxy}
+    "direct": direct, "mitmdump": mitmdump, "empty": empty, "lean": lean, "unaudited": unaudited,
+    "douane": douane, "haproxy": haproxy}
 
 
 def free_port() -> int:
@@ -163,11 +169,15 @@ def free_port() -> int:
         return port
 
 
-def _douane(yard: Yard, name: str, command: Sequence[str]) -> Target:
+def _douane(yard: Yard, name: str, command: Sequence[str], *, without: Sequence[str] = (), restores: bool = False) -> Target:
     home = yard.folder / name
     policies = home / "policies"
     policies.mkdir(parents=True)
-    shutil.copy(ROOT / "policies" / "default.yaml", policies / "default.yaml")
+    shipped = (ROOT / "policies" / "default.yaml").read_text().splitlines(keepends=True)
+    kept = [line for line in shipped if not line.startswith(tuple(f"  - {name}:" for name in without))]
+    if len(kept) != len(shipped) - len(without):
+        raise BenchError(f"policies/default.yaml has not each of {', '.join(without)} on one line")
+    (policies / "default.yaml").write_text("".join(kept))
     upstream = json.dumps({"upstream": f"https://127.0.0.1:{yard.port}", "ca": str(yard.ca)})
     (policies / "bench.yaml").write_text(f"version: 1\nproviders:\n  openai: {upstream}\n")
     proxy, admin = free_port(), free_port()
@@ -176,7 +186,8 @@ def _douane(yard: Yard, name: str, command: Sequence[str]) -> Target:
                                 "--http", "127.0.0.1:0", "--admin", f"127.0.0.1:{admin}"], yard.cores[0])
     yard.until(name, process, lambda: _ready(admin))
     context = _trusting(home / "certs" / "ca.pem")
-    return Target(name, process.pid, Door(proxy, context, name="api.openai.com", connect="api.openai.com:443"))
+    return Target(name, process.pid, Door(proxy, context, name="api.openai.com", connect="api.openai.com:443",
+                                          restores=restores))
 
 
 def _trusting(ca: Path) -> ssl.SSLContext:

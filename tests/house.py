@@ -11,6 +11,7 @@ from douane.edge import EdgeRules
 from douane.errors import AuditUnavailableError
 from douane.gate import Gate
 from douane.policy import traits
+from douane.prices import Bill
 from douane.providers.base import Provider
 from douane.providers.table import builtin
 
@@ -86,12 +87,20 @@ class Counts:
 
 
 class Tariff:
-    """A Pricing: models called ``gpt-…`` cost 1 USD a token, ten times that in the tier ``priority``."""
+    """A Pricing: models called ``gpt-…`` cost 1 USD a token, ten times that in the tier ``priority``; others are not known,
+    and 100 USD is the ceiling."""
 
     def cost(self, provider: str, model: str, usage: Usage, at: float, tier: str = "") -> float | None:
         if not model.startswith("gpt-"):
             return None
         return float(usage.input + usage.output) * (10 if tier == "priority" else 1)
+
+    def bill(self, provider: str, models: tuple[str, ...], usage: Usage, at: float, tier: str = "") -> Bill:
+        for model in models:
+            cost = self.cost(provider, model, usage, at, tier)
+            if cost is not None:
+                return Bill(cost, ceiling=False)
+        return Bill(100.0 * (usage.input + usage.output), ceiling=True)
 
     def known(self, provider: str, model: str) -> str | None:
         return "gpt-4o" if model.startswith("gpt-") else None

@@ -85,7 +85,8 @@ def test_the_core_knows_no_host_and_opens_no_file(module: str) -> None:
 
 ALLOWED: dict[str, frozenset[str] | set[str]] = {
     "douane.call": {"secrets"}, "douane.verdict": {"call"}, "douane.errors": set(), "douane.secrets": set(),
-    "douane.policy": {"call", "verdict", "policies", "placeholders", "ledger", "providers"}, "douane.edge": {"providers"},
+    "douane.policy": {"call", "verdict", "policies", "placeholders", "histories", "ledger", "providers"},
+    "douane.edge": {"providers"},
     "douane.coding": {"call", "errors"}, **dict.fromkeys(under("douane.ledger"), frozenset({"ledger", "errors"})),
     "douane.chain": {"call", "edge", "policy", "providers"}, "douane.gate": {"call", "chain"},
     "douane.answer": {"call", "coding", "errors", "policy", "providers"},
@@ -93,9 +94,10 @@ ALLOWED: dict[str, frozenset[str] | set[str]] = {
     **dict.fromkeys(under("douane.providers"), frozenset({"providers", "call", "errors"})),
     **dict.fromkeys(under("douane.policies"), frozenset(
         {"policy", "providers", "call", "verdict", "errors", "secrets", "ledger", "units", "placeholders", "coding",
-         "detect", "redaction", "rehydrate", "restore"})),
+         "detect", "histories", "redaction", "rehydrate", "remember", "restore"})),
     "douane.placeholders": {"secrets"}, "douane.redaction": {"placeholders", "providers"}, "douane.rehydrate": {"providers"},
-    "douane.restore": {"call", "errors", "providers", "rehydrate"},
+    "douane.restore": {"call", "errors", "providers", "rehydrate"}, "douane.remember": {"call", "providers", "restore"},
+    **dict.fromkeys(under("douane.histories"), frozenset({"histories", "errors", "placeholders", "secrets"})),
     **dict.fromkeys(under("douane.upstream"), frozenset({"upstream", "call", "coding", "errors", "providers"})),
 }
 
@@ -109,9 +111,16 @@ def test_nothing_imports_the_command_line() -> None:
     assert {module for module in PATHS if "douane.cli" in imports(module)} == {"douane.__main__"}
 
 
-def test_only_the_command_line_imports_hosts() -> None:
+def test_only_the_command_line_and_the_third_door_import_hosts() -> None:
     hosts = set(under("douane.hosts"))
-    assert {module for module in PATHS if imports(module) & hosts and module not in hosts} == {"douane.cli"}
+    assert {module for module in PATHS if imports(module) & hosts and module not in hosts} == {"douane.cli", "douane.middleware"}
+
+
+def test_the_third_door_brings_no_server_and_no_proxy() -> None:
+    """It stands in a service of somebody's own, which has a server already."""
+    brought = {one for module in reached("douane.middleware") for one in imports(module)}
+    assert not brought & {"mitmproxy", "uvicorn", "starlette", "uvloop"}
+    assert {module for module in reached("douane.middleware") if module.startswith("douane.hosts.")} == {"douane.hosts.house"}
 
 
 @pytest.mark.parametrize("library", ["mitmproxy", "uvicorn", "starlette"])
@@ -152,7 +161,7 @@ def catchers(module: str) -> Iterator[ast.ExceptHandler]:
 
 
 def test_nothing_is_swallowed_outside_the_exchange_and_the_outermost_guards() -> None:
-    guards = {"douane.exchange", "douane.governor", *under("douane.hosts"),
+    guards = {"douane.exchange", "douane.governor", *under("douane.hosts"), "douane.middleware", "douane.visit",
               "douane.waiting"}  # which throws what it catches into the coroutine it stands for
     places = [f"{PATHS[module]}:{node.lineno}" for module in PATHS if module not in guards for node in catchers(module)]
     assert places == []

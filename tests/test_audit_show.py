@@ -14,7 +14,8 @@ CHAT = {
     "model": "gpt-4o", "tools": [{"type": "function", "function": {"name": "mail", "description": "Sends mail."}}],
     "messages": [
         {"role": "system", "content": "Be kind."},
-        {"role": "user", "content": [{"type": "text", "text": "To <EMAIL_ADDRESS_k3v7q2ma>."}, {"type": "text", "text": "Now."}]},
+        {"role": "user", "content": [{"type": "text", "text": "To <EMAIL_ADDRESS_k3v7q2ma>."},
+                                     {"type": "text", "text": "Now."}]},
         {"role": "assistant", "tool_calls": [{"id": "c1", "type": "function",
                                               "function": {"name": "mail", "arguments": '{"to":"x"}'}}]},
         {"role": "tool", "tool_call_id": "c1", "content": "sent"}]}
@@ -31,7 +32,8 @@ def records(request: Any, response: Any = None, **more: Any) -> list[dict[str, A
     common = {"id": "0190", "provider": "openai", "operation": "chat", **more}
     return [{"kind": "intent", **common, "request": request},
             {"kind": "outcome", **common, "request": None, "response": response, "status": 200, "verdict": {"action": "allow"},
-             "findings": [{"policy": "redact", "type": "EMAIL_ADDRESS", "count": 1, "where": ["$.messages[1].content[0].text"]}]}]
+             "findings": [{"policy": "redact", "type": "EMAIL_ADDRESS", "count": 1,
+                           "where": ["$.messages[1].content[0].text"]}]}]
 
 
 def printed(found: list[dict[str, Any]], *, colours: bool = False) -> str:

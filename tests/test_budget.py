@@ -20,7 +20,9 @@ from douane.ledger.till import Till
 from douane.loader import load
 from douane.policies.budget import Budget, Unbounded, charge, output_bound, parse_unbounded, parse_unpriced
 from douane.policy import Setting, traits
-from douane.prices import Prices, Rates
+from douane.pricerules import Rules
+from douane.prices import Bill, Prices
+from douane.rates import Rates
 from douane.units import Limit, parse_limit, parse_usd
 from douane.verdict import ALLOW, Allow, Deny, Rewrite
 from tests import house
@@ -39,7 +41,7 @@ class Counter:
         self.folder = folder
         self.ledger = SqliteLedger.open(folder)
         self.till = Till()
-        self.till.ledger, self.till.prices = self.ledger, Prices(RATES)
+        self.till.ledger, self.till.prices = self.ledger, Prices(Rules.of(RATES))
 
     def policy(self, limit: Any = "1 USD/day", per: Any = "team", **more: Any) -> Any:
         limits = tuple(map(parse_limit, limit)) if isinstance(limit, list) else parse_limit(limit)
@@ -94,11 +96,12 @@ def test_the_most_a_call_can_cost_is_held(counter: Counter) -> None:
 
 
 def test_the_dearest_of_every_kind_of_token_is_held() -> None:
-    prices = Prices(RATES)
-    assert prices.at_most("openai", "gpt-cached", (1_000_000, 1_000_000), AT) == 24.0
-    assert prices.at_most("openai", "gpt-4o", (1_000_000, 100_000), AT) == 2.0
-    assert prices.at_most("openai", "unheard-of", (1, 1), AT) is None
-    assert Prices({"half": Rates(1.0)}).at_most("openai", "half", (1, 1), AT) is None
+    prices = Prices(Rules.of(RATES))
+    assert prices.at_most("openai", "gpt-cached", (1_000_000, 1_000_000), AT) == Bill(24.0, ceiling=False)
+    assert prices.at_most("openai", "gpt-4o", (1_000_000, 100_000), AT) == Bill(2.0, ceiling=False)
+    assert prices.at_most("openai", "unheard-of", (1_000_000, 1_000_000), AT) == Bill(150.0, ceiling=True)
+    half = Prices(Rules.of({"half": Rates(1.0)}))
+    assert half.at_most("openai", "half", (1_000_000, 1_000_000), AT) == Bill(150.0, ceiling=True)
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.data())
@@ -108,12 +111,12 @@ def test_no_usage_within_the_bounds_costs_more(given_tokens: int, made: int, dat
     written = data.draw(st.integers(0, whole - cached))
     out = data.draw(st.integers(0, made))
     usage = Usage(whole, out, cached, written, data.draw(st.integers(0, written)), data.draw(st.integers(0, out)))
-    prices = Prices(RATES)
+    prices = Prices(Rules.of(RATES))
     most = prices.at_most("openai", "gpt-cached", (given_tokens, made), AT)
     cost = prices.cost("openai", "gpt-cached", usage, AT)
-    assert most is not None
+    assert not most.ceiling
     assert cost is not None
-    assert cost <= most + 1e-12
+    assert cost <= most.usd + 1e-12
 
 
 @pytest.mark.parametrize("members", [{"n": 2.5}, {"n": "3"}, {"n": True}, {"max_tokens": -1}, {"max_tokens": 1e3},
@@ -130,11 +133,23 @@ def test_what_no_provider_bills_is_not_held(counter: Counter) -> None:
     assert counter.balances() == []
 
 
-def test_an_unknown_price_is_refused_or_costs_the_sum_that_is_set(counter: Counter) -> None:
-    call = asked(model="unheard-of")
-    verdict = run(counter.policy().admit(call))
+def test_an_unknown_price_is_held_at_the_ceiling_or_refused(counter: Counter) -> None:
+    amount = held(run(counter.policy().admit(asked(model="unheard-of"))))
+    assert 1000 * 75_000 < amount < 1200 * 75_000  # 75 USD a million tokens
+    verdict = run(counter.policy(unpriced="deny").admit(asked(model="unheard-of", number=1)))
     assert isinstance(verdict, Deny)
     assert verdict.code == "budget_exceeded"
+    assert isinstance(run(counter.policy(unpriced="deny").admit(asked(number=2))), Allow)
+
+
+def test_what_says_nothing_of_its_tokens_is_held_at_a_set_number_of_them(counter: Counter) -> None:
+    call = asked(operation="images", path="/v1/images/generations")
+    assert held(run(counter.policy().admit(call))) == 4096 * 1_000 + 4096 * 10_000
+    assert isinstance(run(counter.policy(unpriced="deny").admit(call)), Deny)
+
+
+def test_an_unknown_price_costs_the_sum_that_is_set(counter: Counter) -> None:
+    call = asked(model="unheard-of")
     assert held(run(counter.policy(unpriced=parse_unpriced("0.25 USD")).admit(call))) == USD // 4
     rule = counter.policy(unpriced=USD // 4)
     other = asked(model="unheard-of", number=2)
@@ -346,7 +361,7 @@ def test_spellings() -> None:
     assert parse_usd("0.000000001 USD") == 1
     assert parse_unbounded("assume 12") == Unbounded("assume", 12)
     assert parse_unbounded("insert") == Unbounded("insert", 4096)
-    assert parse_unpriced("deny") is None
+    assert (parse_unpriced("deny"), parse_unpriced("ceiling"), parse_unpriced("2 USD")) == ("deny", "ceiling", 2 * NANO)
     for parse, wrong in ((parse_limit, "50"), (parse_limit, "50 EUR/day"), (parse_limit, "-1 USD/day"),
                          (parse_limit, "1e3 USD/day"), (parse_limit, "1 USD/year"), (parse_limit, "1 USD/day extra"),
                          (parse_usd, "0.0000000001 USD"),

@@ -20,7 +20,7 @@ with warnings.catch_warnings():
     import presidio_analyzer.pattern_recognizer
     from presidio_analyzer import AnalyzerEngine, RecognizerRegistry, predefined_recognizers
 
-    from douane.detect.engine import REGIONS, Engine, _NoLanguage, prepare
+    from douane.detect.engine import _MENDED, REGIONS, Engine, _NoLanguage, prepare
 
 NO_PHONE = re.compile(r"(?:19|20)\d\d-[01]\d-[0-3]\d.*|\(?0\.\d+.*", re.DOTALL)
 
@@ -48,6 +48,8 @@ def stock(entities: tuple[str, ...]) -> AnalyzerEngine:
         kind = getattr(predefined_recognizers, ENTITIES[name])
         if name == "PHONE_NUMBER":
             made.append(kind(supported_regions=(*REGIONS, "CA")))
+        elif name in _MENDED:
+            made.append(_MENDED[name](supported_language="en"))
         elif name == "URL":
             made.append(kind(patterns=[one for one in kind.PATTERNS if "https?://" in one.regex]))
         else:
@@ -77,6 +79,19 @@ def test_the_same_spans_as_stock_presidio(entities: tuple[str, ...], threshold: 
         found |= {one.type for one in ours}
     assert found >= {"EMAIL_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "US_SSN", "IP_ADDRESS", "CRYPTO", "ES_NIF",
                      "IT_FISCAL_CODE", "PL_PESEL", "UK_NHS", "FI_PERSONAL_IDENTITY_CODE"}
+
+
+@pytest.mark.parametrize("text", ["GET /login?mail=ann@example.com", "users/ann@example.com", "a#ann@example.com",
+                                  "k=/ann@example.com", "~/ann@example.co.uk!", "https://x.de/?m=ann@example.com"])
+def test_an_address_behind_a_path_is_one(text: str) -> None:
+    """Stock presidio lets these pass."""
+    assert [one.type for one in engine(Wanted(("EMAIL_ADDRESS",))).scan(text)] == ["EMAIL_ADDRESS"]
+
+
+@pytest.mark.parametrize(("number", "found"), [("44051401359", True), ("02070803628", True), ("44051401351", False)])
+def test_a_pesel_is_told_by_its_check_digit(number: str, found: bool) -> None:
+    """Stock presidio compares it with the wrong number."""
+    assert [one.type for one in engine(Wanted(("PL_PESEL",))).scan(f"nr {number}.")] == ["PL_PESEL"] * found
 
 
 def test_a_long_text_gives_in_chunks_what_it_gives_whole() -> None:

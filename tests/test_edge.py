@@ -21,7 +21,7 @@ from douane.edge import (
     split_authority,
 )
 from douane.hosts.connect import parse_connect, server_name
-from douane.hosts.door import target_of
+from douane.intake import target_of
 from douane.providers.base import Provider
 from douane.providers.hosts import unparsed
 from douane.providers.table import builtin

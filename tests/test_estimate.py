@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from douane.ledger.estimate import UNSEEN, count, input_bound, unseen
+from douane.providers.framing import SSE
 from tests import house
 from tests.wire import answer, asked, records
 
@@ -42,7 +43,7 @@ def test_most_recorded_calls_are_reserved_at_what_they_came_to(provider: str, le
         usage = None
         whole = one["response"]["status"] == 200 and "shortened" not in one.get("flags", [])
         if row is not None and row.wire is not None and whole:
-            meter = row.wire.meter(stream=one["stream"])
+            meter = row.wire.meter(SSE if one["stream"] else None, ())
             meter.feed(answer(one))
             usage = meter.reading().usage
         if row is None or row.wire is None or usage is None or not usage.input:

@@ -5,7 +5,6 @@ import base64
 import contextlib
 import gzip
 import json
-import os
 import re
 import resource
 import shlex
@@ -35,7 +34,6 @@ import zstandard
 from douane.control import Client
 from douane.demo.answers import CODINGS, default_script, replay
 from douane.demo.provider import LocalProvider, Reply, Script, Seen, Step, running_provider
-from douane.environment import prepare
 from douane.errors import DouaneError
 from douane.providers.table import builtin
 from tests import wire as recorded
@@ -59,33 +57,6 @@ from tests.gateway import (
 MODEL = "gpt-4o-mini"
 CLAUDE = "claude-test"
 """No real name: the SDK warns of those that are about to end."""
-
-
-@pytest.fixture(scope="module")
-def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalProvider]:
-    with running_provider(tmp_path_factory.mktemp("provider")) as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, provider: LocalProvider) -> Iterator[Gateway]:
-    with running_gateway(tmp_path_factory.mktemp("gateway"), policy(provider)) as one:
-        yield one
-
-
-@pytest.fixture
-def governed(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process, with the variables of ``douane env``."""
-    for name in list(os.environ):
-        if re.fullmatch(r"(?i)(https?|all|no)_proxy|(OPENAI|ANTHROPIC)_.*|SSL_CERT_.*|REQUESTS_CA_BUNDLE", name):
-            monkeypatch.delenv(name)
-    for name, value in prepare(gateway.url, gateway.base / "certs", {}).items():
-        if value is None:
-            monkeypatch.delenv(name, raising=False)
-        else:
-            monkeypatch.setenv(name, value)
-    monkeypatch.setenv("OPENAI_API_KEY", "app-key")
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "app-key")
 
 
 def post(gateway: Gateway, body: bytes, target: str = CHAT) -> Got:

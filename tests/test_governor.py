@@ -143,7 +143,7 @@ class Inner:
             for step in self.steps:
                 if isinstance(step, BaseException):
                     raise step
-                await (send(step) if isinstance(step, dict) else step())
+                await (step() if callable(step) else send(step))
         except asyncio.CancelledError:
             self.cancelled = True
             raise

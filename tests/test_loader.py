@@ -1,6 +1,7 @@
 """Policy files → a chain, or every mistake at once."""
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -16,13 +17,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from douane import folder as folder_module
-from douane.call import Call, Caller, Principal
+from douane.call import Call, Caller, Principal, Usage
 from douane.chain import AuditRules
 from douane.edge import EdgeRules
 from douane.errors import ConfigError
+from douane.ledger.sqlite import SqliteLedger
+from douane.ledger.till import Till
 from douane.loader import Loaded, load
 from douane.people import Tokens
 from douane.policy import Setting, registry
+from douane.rates import Rates
 from douane.secrets import Secret
 from douane.verdict import ALLOW, Deny, Rewrite, Verdict
 
@@ -95,19 +99,21 @@ def judged(loaded: Loaded, asked: Call) -> Verdict | Call:
 
 # What is shipped
 
-def test_the_shipped_policy_serves_who_calls_from_this_machine_and_nobody_else() -> None:
-    loaded = load(ROOT / "policies", environ={})
+def test_the_shipped_policy_serves_who_calls_from_this_machine_and_nobody_else(tmp_path: Path) -> None:
+    till = Till()  # no prices in it: what has none is let on
+    loaded = load(ROOT / "policies", environ={}, till=till)
     assert loaded.chain.files == (str(ROOT / "policies/default.yaml"),)
-    assert [entry.name for entry in loaded.chain.entries] == ["authenticate", "swap_key"]
+    assert [entry.name for entry in loaded.chain.entries] == ["authenticate", "redact", "budget", "swap_key"]
     assert loaded.chain.edge == EdgeRules()
     assert not loaded.has_principals, "nobody from beyond this machine could be known"
     assert loaded.credential_providers == frozenset()
     own = call(headers=((b"authorization", b"Bearer the-apps-own"),))
-    for address in ("127.0.0.1", "::1"):
-        answer = judged(loaded, replace(own, caller=Caller(address)))
-        assert isinstance(answer, Call)
-        assert answer.principal == Principal("local")
-        assert answer.headers == own.headers
+    with contextlib.closing(SqliteLedger.open(tmp_path)) as till.ledger:
+        for address in ("127.0.0.1", "::1"):
+            answer = judged(loaded, replace(own, caller=Caller(address)))
+            assert isinstance(answer, Call)
+            assert answer.principal == Principal("local")
+            assert answer.headers == own.headers
     stranger = judged(loaded, replace(own, caller=Caller("10.0.0.1")))
     assert isinstance(stranger, Deny)
     assert stranger.code == "unauthenticated"
@@ -147,7 +153,7 @@ def test_files_load_in_name_order_and_named_sections_merge(read: Callable[..., L
     assert loaded.directory.by_name("local")
     assert loaded.directory.by_secret(Secret(KEY).digest()) == Principal("bot")
     assert loaded.credential_providers == {"openai", "anthropic"}
-    assert list(loaded.prices) == ["m", "n"]
+    assert [rule.key for rule in loaded.prices.lines] == ["m", "n"]
 
 
 def test_only_yaml_files_are_read_and_no_tests(read: Callable[..., Loaded], tmp_path: Path) -> None:
@@ -183,8 +189,8 @@ def test_only_yaml_files_are_read_and_no_tests(read: Callable[..., Loaded], tmp_
     ((LEAST + "mode: observed\n",), "a.yaml:4: mode: `observed` is not allowed; did you mean `observe`?"),
     ((LEAST + "edge: {max_body: lots}\n",), "a.yaml:4: edge.max_body: a size is"),
     ((LEAST + "edge: {unknown_hosts: no}\n",), "edge.unknown_hosts: `no` is not allowed; allowed: tunnel, deny"),
-    ((LEAST + "audit: {level: full}\n",), "audit.level: bodies are not kept in this version; allowed: metadata"),
-    ((LEAST + "audit: {level: redacted}\n",), "a.yaml:4: audit.level: bodies are not kept in this version"),
+    ((LEAST + "audit: {level: full}\n",), "a.yaml:4: audit.level: sealed originals are not kept in this version; allowed"),
+    ((LEAST + "audit: {level: some}\n",), "a.yaml:4: audit.level: `some` is not allowed; allowed: metadata, redacted"),
     ((LEAST + "audit: {retention: 90d}\n",), "a.yaml:4: audit.retention: records are kept for good in this version"),
     ((LEAST + "audit: {levle: metadata}\n",), "a.yaml:4: audit: there is no key `levle`; did you mean `level`?"),
     ((LEAST + "audit: metadata\n",), "a.yaml:4: audit: text is not allowed here"),
@@ -434,8 +440,10 @@ def test_credentials_go_as_their_provider_wants_them(read: Callable[..., Loaded]
 def test_prices_are_dollars_a_million(read: Callable[..., Loaded]) -> None:
     loaded = read(LEAST + "prices:\n  m: {input: 3, output: 12.5, cached_input: 0.3, cache-write: 3.75}\n"
                   "  llama3*: 0\n  4: {input: 1, output: 2}\n")
-    assert dict(loaded.prices) == {"m": {"input": 3.0, "output": 12.5, "cached_input": 0.3, "cache_write": 3.75},
-                                   "llama3*": {"input": 0.0, "output": 0.0}, "4": {"input": 1.0, "output": 2.0}}
+    m, llama, four = loaded.prices.lines
+    assert (m.key, m.rates, m.place[-6:]) == ("m", Rates(3.0, 12.5, cached_input=0.3, cache_write=3.75), "yaml:5")
+    assert (llama.key, llama.rates and llama.rates.cost(Usage(9, 9, web_searches=1))) == ("llama3*", 0.0)
+    assert (four.key, four.rates) == ("4", Rates(1.0, 2.0))
 
 
 def test_one_run_tokens_outlast_a_reload(read: Callable[..., Loaded]) -> None:

@@ -7,7 +7,9 @@ from douane.call import Usage
 from douane.exchange import Exchange
 from douane.gate import Gate
 from douane.metrics import Metrics
-from douane.prices import Prices, Rates
+from douane.pricerules import Rules
+from douane.prices import Prices
+from douane.rates import Rates
 from tests import house
 
 type Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -99,7 +101,7 @@ def test_labels_are_escaped() -> None:
 def test_what_callers_make_up_becomes_no_label() -> None:
     """A real exchange with a real price list: model names of a caller's invention all count as ``other``."""
     metrics = Metrics()
-    prices = Prices({"gpt-4o": Rates(1.0, 1.0), "llama3*": Rates()})
+    prices = Prices(Rules.of({"gpt-4o": Rates(1.0, 1.0), "llama3*": Rates()}))
     gate = Gate(house.chain(), house.Book(), prices, metrics)
     for number in range(50):
         for model in (f"invented-{number}", f"llama3-{number}", "gpt-4o", ""):

@@ -17,7 +17,9 @@ from genai_prices.data_snapshot import get_snapshot
 
 from douane.call import Usage
 from douane.errors import EnvironmentFailedError
-from douane.prices import Prices, Rates
+from douane.pricerules import Rules
+from douane.prices import Prices
+from douane.rates import Rates
 
 NOW = datetime(2026, 11, 20, 15, 30, tzinfo=UTC).timestamp()
 LISTS = {"openai": "openai", "anthropic": "anthropic", "deepseek": "deepseek", "google": "google", "azure": "azure",
@@ -152,8 +154,8 @@ def test_what_is_not_known_is_none(prices: Prices) -> None:
 
 
 def test_overrides_win_exact_before_glob(prices: Prices) -> None:
-    own = prices.with_overrides({"llama3*": Rates(0, 0), "gpt-4o": Rates(3, 12, cached_input=1, web_search=10),
-                                 "gpt-*": Rates(1, 1), "in-only": Rates(2)})
+    own = prices.with_overrides(Rules.of({"llama3*": Rates(0, 0), "gpt-4o": Rates(3, 12, cached_input=1, web_search=10),
+                                          "gpt-*": Rates(1, 1), "in-only": Rates(2)}))
     assert own.cost("ollama", "llama3.2:1b", Usage(10_000, 5), NOW) == 0.0
     assert own.cost("openai", "gpt-4o", Usage(1_000_000, 1_000_000, cached_input=500_000, web_searches=2), NOW) == (
         pytest.approx(1.5 + 0.5 + 12 + 0.02))
@@ -167,17 +169,17 @@ def test_overrides_win_exact_before_glob(prices: Prices) -> None:
 
 
 def test_parts_beyond_their_whole_are_charged_as_they_are() -> None:
-    own = Prices({"m": Rates(10, 10, cached_input=1)})
+    own = Prices(Rules.of({"m": Rates(10, 10, cached_input=1)}))
     assert own.cost("p", "m", Usage(5, 0, cached_input=1_000_000), NOW) == pytest.approx(1)
 
 
 def test_memory_is_bounded_whatever_callers_name(prices: Prices) -> None:
-    own = prices.with_overrides({})
+    own = prices.with_overrides(Rules())
     for number in range(9000):
         own.cost("openai", f"made-up-{number}", Usage(1), NOW)
         own.known("openai", f"made-up-{number}")
     assert len(own._cache) <= 4096
-    assert len(own._names) <= 4096
+    assert len(own._found) <= 4096
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "changed", "garbage"])

@@ -19,10 +19,12 @@ from douane.call import Usage
 from douane.errors import DENIALS
 from douane.providers.anthropic import ANTHROPIC, COUNT_TOKENS, MESSAGES
 from douane.providers.base import Reading
+from douane.providers.framing import SSE
 from douane.providers.hosts import UNPARSED_AI_HOSTS, unparsed
-from douane.providers.meters import ANSWER_LIMIT, JsonMeter, JsonWire, StreamMeter
+from douane.providers.meters import ANSWER_LIMIT, JsonMeter, StreamMeter
 from douane.providers.openai import CHAT, OPENAI, RESPONSES, openai_shaped
 from douane.providers.table import builtin
+from douane.providers.wires import JsonWire
 from tests import wire
 
 TABLE = builtin()
@@ -105,7 +107,7 @@ def test_a_provider_of_openai_shape_is_a_line() -> None:
 
 
 def reading(spoken: JsonWire, body: bytes, *, stream: bool, cuts: tuple[int, ...] = ()) -> Reading:
-    meter = spoken.meter(stream=stream)
+    meter = spoken.meter(SSE if stream else None, ())
     for start, end in pairwise([0, *sorted(cuts), len(body)]):
         meter.feed(body[start:end])
     return meter.reading()
@@ -182,7 +184,7 @@ def test_the_end_of_a_stream_is_seen_with_its_last_event_and_not_before() -> Non
             continue
         body = wire.answer(record).rstrip() + b"\n\n"
         blocks = [block + b"\n\n" for block in body.replace(b"\r\n", b"\n").split(b"\n\n") if block]
-        meter = WIRES[record["operation"]].meter(stream=True)
+        meter = WIRES[record["operation"]].meter(SSE, ())
         for block in blocks[:-1]:
             meter.feed(block)
         ended = [meter.ended]
@@ -222,7 +224,7 @@ def test_answers_that_are_something_else(body: bytes, spoken: JsonWire) -> None:
 def test_quoted_usage_in_the_text_is_no_usage() -> None:
     words = '"usage": {"prompt_tokens": 9} [DONE] "error"'
     text = json.dumps({"model": "m", "choices": [{"delta": {"content": words}}]})
-    meter = CHAT.meter(stream=True)
+    meter = CHAT.meter(SSE, ())
     meter.feed(f"data: {text}\n\n".encode())
     assert meter.reading() == Reading(model="m")
     assert not meter.ended
@@ -387,14 +389,14 @@ BLOCK_DELTA = (b'event: ping\ndata: {"type":"ping"}\n\nevent: content_block_delt
 def test_a_running_stream_ends_in_the_sdks_own_exception(
         operation: str, ask: Callable[[str], Iterator[Any]], begun: bytes, error: type[Exception]) -> None:
     family = ANTHROPIC if operation == "messages" else OPENAI
-    event = family.error_event(operation, "upstream_error", "told why", "call1")
+    event = family.error_event(operation, "upstream_error", "told why", "call1", SSE)
     with provider(200, begun + event, "text/event-stream") as (base, asked):
         events = ask(base)
         assert next(events) is not None
         with pytest.raises(error, match="told why"):
             next(events)
     assert len(asked) == 1
-    meter = WIRES[operation].meter(stream=True)
+    meter = WIRES[operation].meter(SSE, ())
     ended = []
     for part in (begun, event):
         meter.feed(part)

@@ -1,12 +1,10 @@
 """``redact``: what leaves, what comes back, what is recorded; in front of a plain scanner, and in a real gateway."""
 
-import base64
 import gzip
 import hashlib
 import json
 import re
-import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,16 +15,15 @@ import openai
 import pytest
 
 from douane.call import Call, Principal
-from douane.demo.provider import LocalProvider, running_provider
+from douane.demo.provider import LocalProvider
 from douane.detect import ScanFailedError, Span
-from douane.environment import prepare
 from douane.placeholders import LOOKS_LIKE, DataKey
 from douane.policies.redact import _Redact
 from douane.providers.table import builtin
 from douane.redaction import read_text
 from douane.verdict import ALLOW, Allow, Deny, Rewrite
 from tests import house
-from tests.gateway import Gateway, Wire, policy, request, running_gateway
+from tests.gateway import Gateway, Wire, forms, policy, request, running_gateway
 
 KEY = DataKey(b"k" * 32)
 WIRES = {(name, row.name): row.wire for name, one in builtin().items() for row in one.operations if row.wire}
@@ -210,34 +207,8 @@ TOOL: dict[str, Any] = {"type": "object", "properties": {"note": {"type": "strin
 
 
 @pytest.fixture(scope="module")
-def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalProvider]:
-    with running_provider(tmp_path_factory.mktemp("provider")) as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, provider: LocalProvider) -> Iterator[Gateway]:
-    with running_gateway(tmp_path_factory.mktemp("gateway"), policy(provider, chain=CHAIN)) as one:
-        yield one
-
-
-@pytest.fixture
-def governed(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in prepare(gateway.url, gateway.base / "certs", {}).items():
-        if value is None:
-            monkeypatch.delenv(name, raising=False)
-        else:
-            monkeypatch.setenv(name, value)
-    monkeypatch.setenv("OPENAI_API_KEY", "app-key")
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "app-key")
-
-
-def forms(value: str) -> list[bytes]:
-    """How *value* may be written somewhere; of base64, whatever stands before it."""
-    raw = value.encode()
-    coded = [base64.b64encode(b"." * shift + raw)[4:-4] for shift in range(3)]
-    return [raw, raw.hex().encode(), urllib.parse.quote(value).encode(), json.dumps(value)[1:-1].encode(),
-            json.dumps(value, ensure_ascii=False)[1:-1].encode(), *coded]
+def policy_text(provider: LocalProvider) -> str:
+    return policy(provider, chain=CHAIN)
 
 
 @pytest.mark.usefixtures("governed")

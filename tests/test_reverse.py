@@ -3,14 +3,13 @@
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import anthropic
 import openai
 import pytest
 
-from douane.demo.provider import LocalProvider, running_provider
+from douane.demo.provider import LocalProvider
 from douane.hosts.reverse import browser_refusal
 from tests.gateway import (
     BOT_KEY,
@@ -29,18 +28,6 @@ from tests.gateway import (
 
 JSON = ("content-type", "application/json")
 PATH = "/openai/v1/chat/completions"
-
-
-@pytest.fixture(scope="module")
-def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalProvider]:
-    with running_provider(tmp_path_factory.mktemp("provider")) as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, provider: LocalProvider) -> Iterator[Gateway]:
-    with running_gateway(tmp_path_factory.mktemp("gateway"), policy(provider)) as one:
-        yield one
 
 
 def ask(gateway: Gateway, target: str = PATH, body: bytes | None = None, *, method: str = "POST", host: str = "localhost:8081",

@@ -8,9 +8,9 @@ import pytest
 
 from douane.providers.anthropic import MESSAGES
 from douane.providers.base import Position
-from douane.providers.meters import JsonWire
 from douane.providers.openai import CHAT, RESPONSES
 from douane.providers.walk import BLOBS, TOKENS
+from douane.providers.wires import JsonWire
 from tests import wire
 
 WIRES = {"chat": CHAT, "responses": RESPONSES, "messages": MESSAGES, "count_tokens": MESSAGES}

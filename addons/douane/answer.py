@@ -25,14 +25,14 @@ CAPTURED = 8 * 1024 * 1024
 class Capture:
     """An answer's decoded bytes as they came, before any filter, for the log."""
 
-    __slots__ = ("_chunks", "_mask", "events", "lost", "size")
+    __slots__ = ("_chunks", "_mask", "framing", "lost", "size")
 
     def __init__(self, mask: BodyFilter | None = None) -> None:
         self._chunks: list[bytes] = []
         self._mask = mask
         """What hides the key that the call was sent with, should the provider echo it."""
-        self.events = False
-        """Whether they are a stream of server-sent events."""
+        self.framing: Framing | None = None
+        """Of a stream; None: one document."""
         self.size = 0
         self.lost = ""
         """Why they are not all here; empty where they are."""

@@ -100,6 +100,19 @@ class Usage:
     """The part of ``cache_write`` kept for an hour, which Anthropic bills at another price."""
     reasoning: int = 0
     web_searches: int = 0
+    file_searches: int = 0
+    input_audio: int = 0
+    """Part of ``input``, as ``input_image`` is; ``cached_audio`` is part of this and of ``cached_input``."""
+    cached_audio: int = 0
+    output_audio: int = 0
+    input_image: int = 0
+    cached_image: int = 0
+    output_image: int = 0
+    audio_seconds: float = 0
+    """No tokens, here and below: transcription by the length of the sound, speech by the characters it reads, pages that
+    are recognised."""
+    characters: int = 0
+    pages: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,10 @@ def _parser() -> argparse.ArgumentParser:
     budget = add("budget", _budget, "spent, reserved and left, for each budget window in force")
     budget.add_argument("--per", choices=("principal", "team", "org"), help="only budgets of this scope")
     budget.add_argument("--json", action="store_true", help="a JSON array, in USD")
+    prices = add("prices", _prices, "what a model costs and why; without MODEL: the policy's prices and the models in use")
+    prices.add_argument("model", nargs="?", metavar="MODEL", help="as the call names it, or PROVIDER/MODEL")
+    prices.add_argument("--provider", metavar="P", help="only of this provider")
+    prices.add_argument("--json", action="store_true", help="a JSON array, in USD")
     _add_audit(commands, add)
     _add_ca(commands, add)
     return parser
@@ -190,6 +194,22 @@ def _budget(parsed: argparse.Namespace, places: Places) -> int:
     print(show.as_json(found) if parsed.json else show.table(found) if found else "no budget has been charged in a window "
           "that is in force")
     return 0
+
+
+def _prices(parsed: argparse.Namespace, places: Places) -> int:
+    import json
+
+    from douane import price_show
+
+    if parsed.model is None:
+        rules, used, rest = price_show.overview(places)
+        print(json.dumps([price_show.as_object(one) for one in used], indent=1) if parsed.json
+              else price_show.table(rules, used, rest))
+        return 0
+    found = price_show.explain(places, parsed.model, parsed.provider)
+    print(json.dumps([price_show.as_object(one) for one in found], indent=1) if parsed.json
+          else "\n\n".join(map(price_show.as_text, found)))
+    return 0 if any(one.quote.tariff is not None for one in found) else 1
 
 
 def _audit_tail(parsed: argparse.Namespace, places: Places) -> int:

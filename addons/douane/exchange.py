@@ -24,7 +24,7 @@ from douane.gate import AuditSink, Gate
 from douane.logs import where
 from douane.policy import BodyFilter
 from douane.providers.base import Meter, Operation, Provider, Reading
-from douane.providers.framing import framing_of
+from douane.providers.framing import Framing, framing_of
 from douane.verdict import Allow, Deny, Rewrite, Verdict
 from douane.waiting import at_once_or_within, is_cancelled
 
@@ -72,8 +72,8 @@ class Exchange:
         self.done = False
         self.promised: int | None = None
         """The answer's Content-Length; None where there is none."""
-        self.takes_events = False
-        """Whether the answer is a stream of uncompressed events, so that one of ours can follow."""
+        self.takes: Framing | None = None
+        """The framing of an answer in which a frame of ours can follow: uncompressed, and not a JSON array."""
         self._findings: list[Finding] = []
         self._judged = 0
         """How many entries have judged."""
@@ -224,19 +224,19 @@ class Exchange:
                 coding = coding + b"," + value if coding else value
             elif name == b"content-length":
                 self.promised = int(value)
-        framing = framing_of(kind)
+        wire = self.operation.wire if self.operation is not None else None
+        framing = framing_of(kind, array=wire is not None and wire.array and status < 300)
         if framing is not None:  # it may end before its length, at its own end marker
             headers = tuple(h for h in headers if h[0] != b"content-length")
             self.promised = None
         open_framing = framing if coding in (b"", b"identity") else None
-        self.takes_events = open_framing is not None and open_framing.extendable
-        wire = self.operation.wire if self.operation is not None else None
+        self.takes = open_framing if open_framing is not None and open_framing.extendable else None
         if wire is not None and status < 300:
-            self._meter = wire.meter(stream=framing is not None)
+            self._meter = wire.meter(framing, headers)
         if self._scribe is not None:
-            credential = self.call.credential
-            self._capture = Capture(EchoMask(credential.secret.reveal()) if credential is not None else None)
-            self._capture.events = framing is not None
+            key = self._key()
+            self._capture = Capture(EchoMask(key) if key else None)
+            self._capture.framing = framing
         self._pipe = AnswerPipe(self._meter, self._filters, self.chain.edge.max_body, self._capture)
         passed = self._guarded(self._pipe.start, headers, coding, framing=open_framing)
         for name, value in passed:  # as the filters left it: a provider may echo a key here too
@@ -244,6 +244,13 @@ class Exchange:
                 self._upstream_request_id = value[:200].decode("latin-1")
                 break
         return (*passed, (b"x-douane-id", self.call.id.encode()))
+
+    def _key(self) -> str:
+        """With which the call went upstream: ours, or the app's own; empty where it has none."""
+        if self.call.credential is not None:
+            return self.call.credential.secret.reveal()
+        named = (value for name, value in self.call.headers if name in self.provider.key_headers)
+        return next(named, b"").rpartition(b" ")[2].decode("latin-1")
 
     def feed(self, chunk: bytes) -> bytes:
         """A piece of the provider's body; returns what may leave now. Raises RefusedError."""

@@ -13,7 +13,7 @@ from douane.call import Call, Usage
 from douane.chain import Chain
 from douane.providers.base import Wire
 
-__all__ = ["AuditSink", "Gate", "Observer", "Pricing", "Scribe", "new_id"]
+__all__ = ["AuditSink", "Bill", "Gate", "Observer", "Pricing", "Scribe", "new_id"]
 
 _random = random.SystemRandom()
 _sequence = random.Random(_random.getrandbits(256))  # noqa: S311 - ids are unique, not secret
@@ -38,7 +38,22 @@ class Scribe(Protocol):
     async def names(self, tenant: str, given: Mapping[str, str]) -> dict[str, str]: ...
 
 
+class Bill(Protocol):
+    @property
+    def usd(self) -> float: ...
+    @property
+    def ceiling(self) -> bool:
+        """Whether some of it has no known price and was taken at the ceiling of ``prices: unknown``: the record says that it
+        is estimated."""
+        ...
+
+
 class Pricing(Protocol):
+    def bill(self, provider: str, models: tuple[str, ...], usage: Usage, at: float, tier: str = "") -> Bill:
+        """What *usage* cost. *models*: the model's names, those that the answer gave before the one that was asked for.
+        *tier*: the service tier that the answer named, or ``batch``."""
+        ...
+
     def cost(self, provider: str, model: str, usage: Usage, at: float, tier: str = "") -> float | None:
         """USD; None where the model's price is not known. *tier*: the service tier that the answer named."""
         ...

@@ -267,9 +267,10 @@ class _Passage:
         log.info("refused", extra={"douane_id": call.id, "code": denial.code, "provider": call.provider,
                                    "operation": call.operation, "principal": call.principal.name})
         if self.started:
-            if not (recorded and self.exchange.takes_events):
+            framing = self.exchange.takes
+            if not recorded or framing is None:
                 raise AnswerCutError
-            event = provider.family.error_event(call.operation, denial.code, denial.reason, call.id)
+            event = provider.family.error_event(call.operation, denial.code, denial.reason, call.id, framing)
             await self.send({"type": "http.response.body", "body": event, "more_body": False})
             return
         status, body = provider.family.error(DENIALS[denial.code], denial.code, denial.reason, call.id)

@@ -6,18 +6,18 @@ unread. ``x-douane-*`` headers say on whose behalf an app calls; they are taken 
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
-
-import jiter
 
 from douane.asgi import Scope
 from douane.call import Call, Caller, Headers, Target
 from douane.coding import coding_of, decode
+from douane.edge import split_authority
 from douane.errors import RefusedError
 from douane.gate import new_id
 from douane.providers.base import Operation, Provider
 
-__all__ = ["Arrival", "open_call", "read_call"]
+__all__ = ["Arrival", "open_call", "read_call", "target_of"]
 
 _FOR_US_ALONE = frozenset({b"proxy-authorization", b"proxy-connection"})
 _OURS = b"x-douane-"
@@ -78,14 +78,30 @@ def _headers(raw: Any, caller: Caller) -> tuple[Headers, Caller]:
 
 
 def read_call(call: Call, operation: Operation | None, body: bytes, limit: int) -> Call:
-    """*call* with its body, and what the body says. Raises RefusedError for a coding or JSON that cannot be read."""
-    if not body or operation is None or operation.wire is None:
+    """*call* with its body, and what path and body say. Raises RefusedError for what cannot be read."""
+    if operation is None:
         return call.with_body(body, None, "", False)
+    if not body or operation.wire is None:
+        return call.with_body(body, None, operation.model_of(call.path, None), False)
     text = decode(body, coding_of(call.headers), limit)
+    wire = operation.wire
     try:
-        document = jiter.from_json(text, catch_duplicate_keys=True, allow_inf_nan=False, cache_mode="keys")
+        document = wire.read(text, call.header(b"content-type") or b"")
     except ValueError as error:
         where = _QUOTED.sub("…", str(error))  # the message quotes keys, which may hold anything
-        raise RefusedError("bad_request", f"the request body cannot be read as JSON: {where}") from None
-    wire = operation.wire
-    return call.with_body(body, document, wire.model(document), wire.stream(document))
+        raise RefusedError("bad_request", f"the request body cannot be read: {where}") from None
+    return call.with_body(body, document, operation.model_of(call.path, document), wire.stream(document))
+
+
+def target_of(provider: Provider, host: str, ca: str) -> Target:
+    """Where a call for *host* (as in ``Provider.hosts``) is sent: https, but where the policy files name another place.
+    *ca*: the roots for providers without their own."""
+    if provider.target is not None:
+        return provider.target
+    return _direct(host, ca)
+
+
+@lru_cache(256)
+def _direct(host: str, ca: str) -> Target:
+    name, port = split_authority(host, 443)
+    return Target("https", name, port, ca=ca)

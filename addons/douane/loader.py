@@ -24,6 +24,7 @@ from douane.ledger.till import Till
 from douane.people import People, Tokens, Vaulted
 from douane.placeholders import DataKey
 from douane.policy import Setting, registry, traits
+from douane.pricerules import Rules, read_prices
 from douane.providers.base import Provider, Wire
 from douane.providers.table import builtin
 from douane.schema import read, read_fields
@@ -45,8 +46,7 @@ class Loaded:
     credentials: Vaulted
     providers: Mapping[str, Provider]
     """By name; ``chain.providers`` has them by host."""
-    prices: Mapping[str, sections.Price]
-    """Model name or glob → USD per million tokens, in the order of the files."""
+    prices: Rules
     upstream_proxy: Target | None
     """The proxy by which providers are reached."""
     ca: str
@@ -82,7 +82,7 @@ def load(folder: Path, *, environ: Mapping[str, str] = os.environ, tokens: Token
                       Till() if till is None else till, _wires(table), data_key or DataKey(), shelf or Shelf())
     edge, audit, observe = _rules(document, problems)
     entries = _Entries(setting if everybody_read else None, observe, problems).read(document, folder)
-    prices = sections.read_prices(document.named["prices"], problems)
+    prices = read_prices(document.named["prices"], table.keys(), problems)
     proxy, roots = _proxy(document, problems), _roots(document, folder, problems)
     _check_ledger(document, problems)
     problems.raise_any()

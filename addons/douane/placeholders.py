@@ -7,7 +7,6 @@ not of this exchange mean nothing.
 """
 
 import base64
-import hashlib
 import hmac
 import re
 from collections.abc import Mapping
@@ -40,11 +39,11 @@ class DataKey:
         """HMAC-SHA256 over *parts*, of which none runs into the next. Raises RuntimeError without a key."""
         if self._key is None:
             raise RuntimeError("the data folder's key has not been opened")
-        made = hmac.new(self._key, digestmod=hashlib.sha256)
+        told = b""
         for part in parts:
             raw = part.encode("utf-8", "surrogatepass")
-            made.update(len(raw).to_bytes(8, "big") + raw)
-        return made.digest()
+            told += len(raw).to_bytes(8, "big") + raw
+        return hmac.digest(self._key, told, "sha256")
 
     def __repr__(self) -> str:
         return "DataKey(***)"
@@ -69,11 +68,12 @@ class Minter:
         made = self._made.get((kind, value))
         if made is None:
             name = _TYPE.sub("_", kind.upper()).strip("_")[:40] or "VALUE"
-            digits = base64.b32encode(self._key.digest("placeholder", self._tenant, value)).decode().lower().rstrip("=")
+            digest = self._key.digest("placeholder", self._tenant, value)
             if not name[0].isalpha():
                 name = "X_" + name[:38]
             for length in range(DIGITS, 49, DIGITS):
-                made = f"<{name}_{digits[:length]}>"
+                digits = base64.b32encode(digest[: length * 5 // 8]).decode().lower()
+                made = f"<{name}_{digits}>"
                 if self._values.setdefault(made, value) == value:
                     break
             else:

@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from douane.call import Call, Credential, Headers, Outcome, Principal
+from douane.histories.base import Shelf
 from douane.ledger.till import Till
 from douane.placeholders import DataKey
 from douane.providers.base import Wire
@@ -91,6 +92,8 @@ class Setting:
     """(provider, operation) → how its bodies are read; operations without text are not in it."""
     data_key: DataKey = field(default_factory=DataKey)
     """The gateway's own key; empty where no gateway runs (``douane check``)."""
+    shelf: Shelf = field(default_factory=Shelf)
+    """The store of histories that providers keep, once it is open."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ of ``douane``. First line: ``{"version", "providers"}``, then one line a provide
 model is ``[id, match, periods, variants]``
 match  ``[kind, text]`` or ``["or"|"and", [match…]]``
 period  ``[when, rates]``, *when* being null, ``["from", epoch]`` or ``["daily", second, second]``
-variant  ``[value, when, rates]``, *value* being a service tier
-rates  ``{price key: USD | [USD, [[start, USD]…]]}``, tokens by the million, searches and requests by the thousand
+variant  ``[value, when, rates]``, *value* being a service tier or ``batch``
+rates  ``{price key: USD | [USD, [[start, USD]…]]}``, tokens and characters by the million, searches,
+pages and requests by the thousand, audio by the hour
 """
 
 import datetime
@@ -20,8 +21,10 @@ from genai_prices import types
 from genai_prices.data import providers
 
 _KEYS = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok", "cache_write_1h_mtok",
-         "output_reasoning_mtok", "web_searches_kcount", "requests_kcount")
-"""What :class:`douane.call.Usage` can count. Of the other keys (audio, images, pages) its calls have none."""
+         "output_reasoning_mtok", "web_searches_kcount", "requests_kcount", "storage_searches_kcount",
+         "input_audio_mtok", "cache_audio_read_mtok", "output_audio_mtok", "input_image_mtok", "cache_image_read_mtok",
+         "output_image_mtok", "input_audio_hours", "audio_hours", "input_mchars", "input_document_kpages")
+"""What :class:`douane.call.Usage` can count. Of the other keys (video, citations, social searches) its calls have none."""
 
 
 def _rates(prices: types.ModelPrice) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Laws: restored is only what this exchange put in. Law 5: a text that comes in pieces is restored as the whole would be;
 held back is a tail only where one of this exchange's placeholders may begin in it. **Nothing is restored into a URL
-whose host the request did not hold**: a model that was talked into ``https://evil/?q=<EMAIL_…>`` sends nobody anything.
+whose host nobody who asks has named**: a model that was talked into ``https://evil/?q=<EMAIL_…>`` sends nobody anything.
 """
 
 import re
@@ -39,7 +39,7 @@ def hosts_in(texts: Collection[str]) -> frozenset[str]:
 
 
 class Restorer:
-    """*originals*: placeholder → value. *hosts* tells, when first asked for, the hosts that the request held."""
+    """*originals*: placeholder → value. *hosts* tells, when first asked for, the hosts that a URL may have."""
 
     __slots__ = ("_bodies", "_hosts", "_known", "_tell_hosts")
 
@@ -83,7 +83,7 @@ class Restorer:
         return at < len(self._bodies) and self._bodies[at].startswith(body)
 
     def _leads_elsewhere(self, before: str, *, json: bool) -> bool:
-        """Whether what follows *before* stands in a URL whose host the request did not hold."""
+        """Whether what follows *before* stands in a URL of another host."""
         if json:
             before = _JSON_CHAR.sub(_decoded, before)
         for match in _URL.finditer(before):

@@ -6,9 +6,8 @@ http is for a provider that was configured so). No redirect is followed, no vari
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
 
-from douane.asgi import Receive, Scope, Send
+from douane.asgi import Message, Receive, Scope, Send
 from douane.call import Credential, Target
 from douane.upstream.pool import Pool
 
@@ -59,7 +58,7 @@ async def _body(receive: Receive) -> bytes | AsyncIterator[bytes]:
     return _pieces(first, receive)
 
 
-async def _pieces(message: dict[str, Any], receive: Receive) -> AsyncIterator[bytes]:
+async def _pieces(message: Message, receive: Receive) -> AsyncIterator[bytes]:
     while True:
         if message["type"] == "http.disconnect":
             raise ConnectionResetError("the client left before its request was whole")

@@ -13,7 +13,7 @@ import jiter
 from douane.call import Headers
 from douane.errors import RefusedError
 from douane.providers.deltas import COMMON, Channel, Delta, Deltas, sealed
-from douane.providers.edit import Path, Place, rewrite, tokens
+from douane.providers.edit import Path, Place, quoted, rewrite, strings_with, tokens
 from douane.providers.framing import Frame, Splitter, framing_of
 from douane.rehydrate import Piecewise, Restorer
 
@@ -21,6 +21,8 @@ __all__ = ["ANSWER_LIMIT", "RestoreFilter"]
 
 ANSWER_LIMIT = 64 * 1024 * 1024
 """Bytes of a JSON answer, which must be whole before its strings can be told."""
+_MARKS = ("<", "u003")
+"""What each form of a placeholder holds."""
 
 
 class RestoreFilter:
@@ -122,9 +124,10 @@ class RestoreFilter:
         document = _parsed(body)
         if document is None:
             return body
-        text = body.decode()
+        text, signed = body.decode(), sealed(document)
+        if not signed and (new := self._at_sight(text)) is not None:
+            return body if new is text else new.encode("utf-8")
         changes: dict[Place, str] = {}
-        signed = sealed(document)
         for token in tokens(text):
             if not token.string or any(token.path[:len(path)] == path for path in signed):
                 continue
@@ -134,6 +137,20 @@ class RestoreFilter:
             if new != old:
                 changes[token.path, token.key] = new
         return rewrite(text, changes).encode("utf-8") if changes else body
+
+    def _at_sight(self, text: str) -> str | None:
+        """*text* with every string restored, without a look at where each stands; None where that must be known."""
+        out, at = [], 0
+        for start, end in strings_with(text, _MARKS):
+            written = text[start:end]
+            old = str(jiter.from_json(written.encode())) if "\\" in written else written[1:-1]
+            if _is_json(old):
+                return None
+            new = self._restorer.restore(old)
+            if new != old:
+                out += [text[at:start], quoted(new)]
+                at = end
+        return "".join([*out, text[at:]]) if out else text
 
     def _holds_json(self, path: Path, text: str) -> bool:
         return (self._json_text or path[-1:] == ("arguments",)) and _is_json(text)

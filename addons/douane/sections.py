@@ -1,4 +1,4 @@
-"""The sections of policy files that name people, keys and prices.
+"""The sections of policy files that name people and keys.
 
 Each reader takes what the files hold and gives frozen values; what is wrong goes to ``Problems`` and the rest is still
 read, so that one look shows every mistake.
@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 from douane.call import Credential, Principal
 from douane.errors import ConfigError
@@ -21,10 +20,7 @@ from douane.schema import INVALID, read, read_fields
 from douane.secrets import Secret
 from douane.source import Entry, Items, Node, Place, Problems, Table, suggest
 
-__all__ = ["Price", "References", "Seen", "check_plain_http", "read_credentials", "read_prices", "read_principals"]
-
-type Price = Mapping[str, float]
-"""USD per million tokens: ``input``, ``output``, and where they were given ``cached_input``, ``cache_write``."""
+__all__ = ["References", "Seen", "check_plain_http", "read_credentials", "read_principals"]
 
 type Seen = dict[bytes, Place]
 """sha256 of a principal's key → where it stands."""
@@ -50,16 +46,6 @@ class CredentialSpec:
     key: str
     team: str = ""
     org: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class PriceSpec:
-    """An entry of ``prices:``, USD per million tokens; the fields are its schema."""
-
-    input: float
-    output: float
-    cached_input: float | None = None
-    cache_write: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,24 +152,3 @@ def check_plain_http(held: list[Held], section: Mapping[str, Entry], providers: 
         if where is not None and where.scheme == "http" and not is_loopback(where.host):
             problems.add(section[name].place, f"credentials.{name}: a key is not sent over plain http: give "
                                               f"providers.{name} an https upstream, or leave the key out")
-
-
-def read_prices(section: Mapping[str, Entry], problems: Problems) -> Mapping[str, Price]:
-    """Model name or glob → price."""
-    prices: dict[str, Price] = {}
-    for model, entry in section.items():
-        what = f"prices.{model}"
-        spec = read(entry.node, PriceSpec | float, what, problems)
-        if spec is INVALID:
-            continue
-        if isinstance(spec, float):
-            price = {"input": spec, "output": spec}
-            if spec != 0:
-                problems.add(entry.place, f"{what}: a single number may only be 0; else {{input: …, output: …}}")
-        else:
-            price = {name: value for name in ("input", "output", "cached_input", "cache_write")
-                     if (value := getattr(spec, name)) is not None}
-        if any(value < 0 for value in price.values()):
-            problems.add(entry.place, f"{what}: a price is 0 or more")
-        prices[model] = MappingProxyType(price)
-    return MappingProxyType(prices)

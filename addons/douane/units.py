@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast
 
 from douane.ledger.windows import PERIODS, Period
 
-__all__ = ["Bytes", "Limit", "Spelled", "parse_bytes", "parse_limit", "parse_usd"]
+__all__ = ["Bytes", "Limit", "Spelled", "parse_bytes", "parse_duration", "parse_limit", "parse_usd"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +67,15 @@ def parse_limit(text: str) -> Limit:
     if period not in PERIODS:
         raise ValueError(f"a limit is an amount and a window ({', '.join(PERIODS)})")
     return Limit(parse_usd(amount), cast(Period, period))
+
+
+_DURATION = re.compile(r"([1-9][0-9]{0,4}) ?([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def parse_duration(text: str) -> int:
+    """``90s``, ``15m``, ``12h``, ``30d``, ``4w`` → seconds. Raises ValueError."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("a duration is a whole number above 0 and s, m, h, d or w")
+    return int(match[1]) * _SECONDS[match[2]]

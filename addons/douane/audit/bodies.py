@@ -20,7 +20,7 @@ from douane.answer import Capture
 from douane.call import Call
 from douane.coding import coding_of, decode
 from douane.detect import ScanFailedError, Scanner, Span
-from douane.detect.find_secrets import find_secrets
+from douane.detect.find_secrets import find_in_member, find_secrets
 from douane.detect.memory import Memory
 from douane.errors import RefusedError
 from douane.placeholders import DataKey, Minter
@@ -38,6 +38,8 @@ _WORD = re.compile(r"[a-z_]{1,64}|.{0,5}", re.DOTALL)
 """What no entity and no secret can be."""
 _ID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|(?:req_)?[0-9a-f]{24,32}|[a-z_/]{1,64}")
 """A name that is no more than one: what request ids look like, and words."""
+_TELLING = re.compile(r"pass|pwd|secret|token|key|auth|cred|kennwort", re.IGNORECASE)
+"""In the name of a member whose bare value may be a secret."""
 _BLOB = re.compile(r"(?:data:[^,\s]{0,200},)?[A-Za-z0-9+/_=\r\n-]{256,}")
 
 
@@ -70,7 +72,8 @@ class Scribe:
         if answer.lost:
             return {"bytes": answer.size, "left_out": answer.lost}
         raw = answer.text()
-        document = wire.assembled(raw) if answer.events and wire is not None and hasattr(wire, "assembled") else None
+        framing = answer.framing
+        document = wire.assembled(raw, framing) if framing is not None and wire is not None else None
         if document is None:
             return await self._said(call.principal.tenant, raw, None)
         said = await self._said(call.principal.tenant, orjson.dumps(document), document)
@@ -126,6 +129,9 @@ class Scribe:
         spans = iter(await self._spans(tenant, [part for one in texts for part in one.scanned]))
         for place, read in zip(places, texts, strict=True):
             found_here = [next(spans) for _ in read.scanned]
+            (path, key) = place
+            if not key and path and isinstance(name := path[-1], str) and _TELLING.search(name):
+                found_here[0] = _together(found_here[0], find_in_member(name, read.text))
             if any(found_here):
                 written = read.write(found_here, put)
                 if written.text != read.text:

@@ -1,8 +1,7 @@
 """What an audit record says. Pure: a call and what came of it in, a JSON object out (DESIGN "Audit record").
 
-Law: nothing here holds a header value, a query, or a key; bodies come as ``audit/bodies.py`` has written them down. ``path``
-is the raw path, which providers' tables have matched or which was refused; a path that fits no row may hold anything and is
-cut at 200 characters.
+Law: nothing here holds a header value, a query, or a key; bodies come as ``audit/bodies.py`` has written them down. What apps
+and providers make up (:func:`names`) may hold anything, is cut at 200 characters, and goes the same way.
 """
 
 from collections.abc import Iterable
@@ -18,6 +17,11 @@ __all__ = ["event", "intent", "names", "outcome", "renamed", "unknown"]
 
 _KNOWN = ("id", "revision", "principal", "provider", "operation", "model", "host", "method", "path", "stream",
           "client_request_id", "findings", "reserved_usd")
+
+
+_RARE = ("cache_write_1h", "web_searches", "file_searches", "input_audio", "cached_audio", "output_audio", "input_image",
+         "cached_image", "output_image", "audio_seconds", "characters", "pages")
+"""Of a usage: said only where there is some."""
 
 
 def timestamp(at: float) -> str:
@@ -81,7 +85,8 @@ def outcome(call: Call, revision: str, findings: Iterable[Finding], result: Outc
         "answer_model": result.model or None,
         "usage": None if usage is None else {
             "input": usage.input, "output": usage.output, "cached_input": usage.cached_input,
-            "cache_write": usage.cache_write, "reasoning": usage.reasoning},
+            "cache_write": usage.cache_write, "reasoning": usage.reasoning,
+            **{name: count for name in _RARE if (count := getattr(usage, name))}},
         "estimated": result.estimated,
         "cost_usd": result.cost_usd,
         "reserved_usd": reserved_usd,
@@ -98,13 +103,13 @@ _MADE_UP = ("model", "path", "client_request_id", "answer_model", "upstream_requ
 def names(told: dict[str, Any]) -> dict[str, str]:
     """The members of a record that apps and providers make up, and that may hold anything: not empty, by name."""
     reason = told["verdict"].get("reason") if "verdict" in told else None  # it may quote a name
-    found = {name: told.get(name) for name in _MADE_UP} | {"reason": reason}
-    return {name: value for name, value in found.items() if value}
+    found = [*((name, told.get(name)) for name in _MADE_UP), ("reason", reason)]
+    return {name: value for name, value in found if value}
 
 
 def renamed(told: dict[str, Any], given: dict[str, str]) -> dict[str, Any]:
     """*told* with other :func:`names`."""
-    new = {name: value for name, value in given.items() if name != "reason"}
+    new: dict[str, Any] = {name: value for name, value in given.items() if name != "reason"}
     if "reason" in given:
         new["verdict"] = {**told["verdict"], "reason": given["reason"]}
     return {**told, **new}

@@ -30,14 +30,14 @@ class Said:
 
     @classmethod
     def to(cls, last: str, *, from_tool: bool, tool: str, schema: Any) -> "Said":
-        """The answer to the last message: a tool's result is reported, a user's text goes to the first tool offered
-        (every string of its *schema* gets the text), or is echoed."""
+        """The answer to the last message: a tool's result is reported, a user's text goes to the first tool offered, or is
+        echoed. Every string of the tool's *schema* gets what the text says of it (``name: what, …``), else the text."""
         if from_tool:
             return cls(f"The tool said: {last}")
         if not tool:
             return cls(f"You said: {last}")
         properties = schema.get("properties", {}) if isinstance(schema, dict) else {}
-        return cls("", tool, {name: _sample(kind, last) for name, kind in properties.items()})
+        return cls("", tool, {name: _sample(kind, _said_of(name, last)) for name, kind in properties.items()})
 
     @property
     def json(self) -> str:
@@ -61,8 +61,8 @@ def ident(prefix: str, seen: Seen) -> str:
 
 
 def pieces(text: str) -> list[str]:
-    """The text as a model sends it: a word at a time, with the white space before it."""
-    return re.findall(r"\s*\S+\s*\Z|\s*\S+", text) or [text]
+    """The text as a model sends it, some characters at a time: nothing that is longer comes whole."""
+    return re.findall(r"\s*\S{1,8}(?:\s+\Z)?", text) or [text]
 
 
 def json_reply(status: int, value: Any, headers: Sequence[tuple[str, str]]) -> Reply:
@@ -75,6 +75,11 @@ def stream_reply(events: Sequence[bytes], headers: Sequence[tuple[str, str]], pa
     for event in events:
         steps += [pause, event] if steps and pause else [event]
     return Reply(headers=[("content-type", "text/event-stream; charset=utf-8"), *headers], body=steps)
+
+
+def _said_of(name: str, text: str) -> str:
+    found = re.search(rf"\b{re.escape(name)}: ([^,;\n]+)", text)
+    return found[1] if found else text
 
 
 def _sample(schema: Any, text: str) -> Any:

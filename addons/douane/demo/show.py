@@ -1,6 +1,6 @@
 """``douane demo``: real SDKs, a real gateway process, a provider on this machine; no key, no network.
 
-Law: exit code 0 means that every line under "Checked" was found to be so in this very run. Whatever ends it, ^C too, no
+Law: exit code 0 means that every claim it prints was found to be so in this very run. Whatever ends it, ^C too, no
 process that it started outlives it, and nothing stays on the disk.
 """
 
@@ -8,7 +8,9 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,10 +23,12 @@ from typing import Any, NoReturn
 from douane.audit.read import records
 from douane.audit.verify import verify
 from douane.control import Client
-from douane.demo.evidence import Evidence, Told, mask
-from douane.demo.provider import LocalProvider, running_provider
+from douane.demo.answers import default_script
+from douane.demo.evidence import Arrival, Command, Evidence, Tampered, Told, mask
+from douane.demo.provider import Answer, LocalProvider, Reply, Script, Seen, running_provider
 from douane.demo.view import PlainView, RichView
 from douane.errors import EnvironmentFailedError
+from douane.ledger.sqlite import read_balances
 from douane.places import Listen, Places
 
 __all__ = ["show"]
@@ -73,32 +77,88 @@ def _play(folder: Path) -> Evidence:
     free = Listen("127.0.0.1", 0)
     places = Places(folder / "policies", folder / "data", folder / "certs", proxy=free, admin=free)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
-    with running_provider(folder / "provider") as provider:
-        _write_policy(places.policies, provider)
+    arrivals: list[Arrival] = []
+    with running_provider(folder / "provider", script=_noting(arrivals)) as provider:
+        rules = policy(provider)
+        places.policies.mkdir()
+        (places.policies / "demo.yaml").write_text(rules)
         log = folder / "gateway.log"
-        with _gateway(places, log, {**inherited, **{f"DEMO_{name.upper()}_KEY": key for name, key in real.items()}}):
+        keys = {f"DEMO_{name.upper()}_KEY": key for name, key in real.items()}
+        with _gateway(places, log, {**inherited, **keys, "DOUANE_NODE": "demo"}):
             code, out, err = _app(places, {**inherited, "OPENAI_API_KEY": own})
-        seen = tuple(provider.seen)
-    if code != 0:
-        for key in (*real.values(), own):
-            err = err.replace(key, mask(key))
-        raise EnvironmentFailedError(f"demo: the app ended with code {code}\n{err.strip()}")
-    told = tuple(_told(json.loads(line)) for line in out.splitlines())
+            if code != 0:
+                for key in (*real.values(), own):
+                    err = err.replace(key, mask(key))
+                raise EnvironmentFailedError(f"demo: the app ended with code {code}\n{err.strip()}")
+            told = tuple(_told(json.loads(line)) for line in out.splitlines())
+            reading = _read(places, folder, told, inherited)
     return Evidence(
-        told=told, said=out + err, seen=seen, records=tuple(records(places.audit)),
-        report=verify(places.audit), real_keys=real, app_keys=tuple(sorted({own, *(one.key for one in told)})),
+        rules=rules[rules.index("chain:"):], told=told, said=out + err, arrivals=tuple(arrivals), **reading, real_keys=real,
+        app_keys=tuple(sorted({own, *(one.key for one in told)})),
         kept=log.read_bytes() + b"".join(path.read_bytes() for path in places.data.rglob("*") if path.is_file()))
+
+
+def _noting(arrivals: list[Arrival]) -> Script:
+    """The provider's own behaviour; what it was asked and what it answered goes to *arrivals*."""
+    behave = default_script()
+
+    def script(seen: Seen) -> Answer:
+        reply = behave(seen)
+        if isinstance(reply, Reply):
+            parts = [reply.body] if isinstance(reply.body, bytes) else reply.body
+            ids = [value for name, value in reply.headers if name in ("x-request-id", "request-id")]
+            arrivals.append(Arrival(seen, "".join(ids), b"".join(part for part in parts if isinstance(part, bytes))))
+        return reply
+
+    return script
 
 
 def _told(line: dict[str, Any]) -> Told:
     return Told(**{**line, "pieces": tuple(line["pieces"])})
 
 
-def _write_policy(folder: Path, provider: LocalProvider) -> None:
-    """The policy that the demo shows. JSON's strings are YAML's, so no path can break it."""
+def _read(places: Places, folder: Path, told: tuple[Told, ...], environ: Mapping[str, str]) -> dict[str, Any]:
+    """What ledger and log say, while the gateway runs: the fields of :class:`Evidence` of these names."""
+    found = tuple(records(places.audit))
+    call = told[0].id if told else ""
+    budget, tail, shown, verified = (_command(line, places.data, environ) for line in (
+        "budget", f"audit tail -n {sum(one['kind'] != 'event' for one in found)}", f"audit show {call}", "audit verify"))
+    return {"records": found, "report": verify(places.audit), "balances": tuple(read_balances(places.data, time.time())),
+            "budget": budget, "tail": tail, "shown": shown, "verified": verified,
+            "tampered": _tampered(places.audit, folder / "copy", environ)}
+
+
+def _tampered(audit: Path, copy: Path, environ: Mapping[str, str]) -> Tampered:
+    """Make a copy of the log at *copy* in which the dearest call is a little dearer or cheaper."""
+    shutil.copytree(audit, copy / "audit", ignore=shutil.ignore_patterns("lock"))
+    file = next((copy / "audit").rglob("*.jsonl"))
+    lines = file.read_text().splitlines(keepends=True)
+    costs = [re.search(r'"cost_usd":[0-9.]+', line) for line in lines]
+    at = max(range(len(lines)), key=lambda number: float(_number(costs[number])))
+    before = costs[at][0] if costs[at] else ""  # type: ignore[index]
+    after = re.sub(r"[1-9]", lambda digit: str((int(digit[0]) + 1) % 10), before, count=1)
+    lines[at] = lines[at].replace(before, after, 1)
+    file.write_text("".join(lines))
+    said = _command("audit verify", copy, environ, f"audit verify --data {copy.name}")
+    return Tampered(at + 1, before, after, verify(copy / "audit"),
+                    Command(said.line, said.code, said.said.replace(f"{copy.parent}/", "")))
+
+
+def _number(found: "re.Match[str] | None") -> str:
+    return found[0].partition(":")[2] if found else "0"
+
+
+def _command(line: str, data: Path, environ: Mapping[str, str], shown: str = "") -> Command:
+    """Run ``douane LINE`` on *data*. *shown*: the line to show for it."""
+    done = subprocess.run([*PYTHON, "-m", "douane", *line.split(), "--data", str(data)], env=dict(environ),  # noqa: S603
+                          stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", timeout=APP_SECONDS, check=False)
+    return Command(f"douane {shown or line}", done.returncode, (done.stdout + done.stderr).rstrip())
+
+
+def policy(provider: LocalProvider) -> str:
+    """The policy file of the demo. JSON's strings are YAML's, so no path can break it."""
     upstream = json.dumps({"upstream": provider.url, "ca": str(provider.ca)})
-    folder.mkdir()
-    (folder / "demo.yaml").write_text(f"""\
+    return f"""\
 version: 1
 mode: enforce
 principals:
@@ -111,10 +171,12 @@ credentials:                                # in the gateway's environment, not 
   anthropic: env:DEMO_ANTHROPIC_KEY
 chain:
   - authenticate: {{unknown: deny}}
-  - allow_models: {{models: [gpt-4o*, claude-*]}}
+  - allow_models: {{models: [gpt-4*, claude-*]}}
+  - redact: {{names: [Ada Lovelace]}}
+  - budget: {{per: team, limit: 0.12 USD/day}}
   - swap_key: {{missing: deny}}
-audit: {{level: metadata}}
-""")
+audit: {{level: redacted}}
+"""
 
 
 def _options(places: Places) -> list[str]:

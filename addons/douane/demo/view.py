@@ -1,77 +1,41 @@
 """The demo on the screen: side by side in a terminal, aligned lines elsewhere.
 
-Law: a key is shown by its first characters only, and every word comes from the evidence.
+Law: both tell the same story, and whether all of it is so.
 """
 
 import contextlib
-import json
-from collections.abc import Iterator, Sequence
-from urllib.parse import urlsplit
+import re
+from collections.abc import Iterator
+from itertools import zip_longest
 
-from rich.box import HEAVY_HEAD
-from rich.console import Console, Group
+from rich.box import ROUNDED, SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from douane.audit.show import one_line
-from douane.demo.evidence import Evidence, Told, claims, key_of, mask
+from douane.demo.evidence import Command, Evidence
+from douane.demo.questions import PERSONAL
+from douane.demo.story import APP, INTRO, Compared, Grid, Lines, Note, Scene, story
 
 __all__ = ["PlainView", "RichView"]
 
-_SENT, _LEFT, _BACK = "the app sent", "left for the provider", "came back to the app"
-_INTRO = "Two real SDKs, a gateway, a provider on this machine that plays both; no key, no network."
-_COMMAND = "douane run -- python -m douane.demo.app"
-type Lines = list[tuple[str, str]]
-"""(what, value); an empty *what* continues the line before."""
+_SENT, _GOT, _BACK = "the app sent", "the provider got, and answered", "the app got back"
+_WIDEST = 108
+_STYLES = {
+    "bold magenta": r"<[A-Z_]+_[a-z2-7]{8,}>",
+    "yellow": "|".join(map(re.escape, PERSONAL)),
+    "green": r"\bsk-real-\w*…|\ballow \d+|^ok$",
+    "red": r"\bdeny \w+|\b\w+Error\b|^BAD: .*",
+}
+"""Style → what has it, wherever it stands."""
 
 
-def _title(number: int, told: Told) -> str:
-    return f"{number}  {told.sdk} SDK, {'streaming' if told.stream else 'forbidden model' if told.refused else 'plain'}"
-
-
-def _sent(told: Told) -> Lines:
-    return [("to", urlsplit(told.url).netloc), ("model", told.model), ("text", f"“{told.question}”"),
-            ("key", mask(told.key)), ("body", f"{len(told.body.encode())} bytes")]
-
-
-def _left(evidence: Evidence, told: Told) -> Lines:
-    found = evidence.arrived(told)
-    if not found:
-        return [("", "nothing")]
-    seen = found[0]
-    asked = json.loads(seen.body)
-    return [("to", seen.header("host")), ("model", asked["model"]), ("text", f"“{asked['messages'][-1]['content']}”"),
-            ("key", mask(key_of(seen))), ("body", f"the same {len(seen.body)} bytes")]
-
-
-def _back(evidence: Evidence, told: Told) -> Lines:
-    if told.refused:
-        name, _, message = told.refused.partition(": ")
-        lines = [("raised", name), ("", message)]
-    else:
-        lines = [("answer", f"“{told.answer}”")]
-        if told.stream:
-            lines.append(("in", f"{len(told.pieces)} pieces"))
-    return [*lines, ("verdict", _verdict(evidence, told)), ("record", f"{told.id[:16]}…")]
-
-
-def _verdict(evidence: Evidence, told: Told) -> str:
-    for record in evidence.recorded(told):
-        if record["kind"] == "outcome":
-            verdict = record["verdict"]
-            return f"deny {verdict['code']}" if verdict["action"] == "deny" else f"allow {record['status']}"
-    return "none recorded"
-
-
-def _log_lines(evidence: Evidence) -> list[str]:
-    return [one_line(dict(record)) for record in evidence.records if record.get("kind") != "event"]
-
-
-def _verified(evidence: Evidence) -> str:
-    report = evidence.report
-    heads = ", ".join(f"{node} {head[:16]}…" for node, head in report.heads.items())
-    return f"{report.records} records, {'ok' if report.ok else f'BAD: {report.first_bad}'}; head {heads}"
+def _verdict(scenes: tuple[Scene, ...]) -> tuple[bool, str]:
+    results = [so for scene in scenes for so, _ in scene.claims]
+    if all(results):
+        return True, f"All {len(results)} claims were checked in this run and hold."
+    return False, f"{results.count(False)} of {len(results)} claims do NOT hold."
 
 
 class PlainView:
@@ -83,29 +47,44 @@ class PlainView:
 
     def show(self, evidence: Evidence) -> bool:
         """Print everything; whether all that is claimed is so."""
-        print(f"Douane demo\n{_INTRO}\n\n$ {_COMMAND}")
-        for number, told in enumerate(evidence.told, 1):
-            print(f"\n{_title(number, told)}")
-            columns = ((_SENT, _sent(told)), (_LEFT, _left(evidence, told)), (_BACK, _back(evidence, told)))
-            for heading, lines in columns:
+        print(f"Douane demo\n{INTRO}\n\n{evidence.rules}\n$ {APP}")
+        scenes = story(evidence)
+        for scene in scenes:
+            print(f"\n{scene.title}")
+            for part in scene.parts:
+                print("\n" + "\n".join(f"   {line}".rstrip() for line in _plain(part)))
+            print()
+            for so, claim in scene.claims:
+                print(f"   {'yes' if so else 'NO '}  {claim}")
+        good, said = _verdict(scenes)
+        print(f"\n{said}")
+        return good
+
+
+def _plain(part: Compared | Grid | Command | Note) -> Iterator[str]:
+    match part:
+        case Compared():
+            yield part.title
+            for heading, lines in ((_SENT, part.sent), (_GOT, part.got), (_BACK, part.back)):
                 for at, (what, value) in enumerate(lines):
-                    print(f"   {'' if at else heading:<23}{what:<9}{value}".rstrip())
-        print("\n$ douane audit tail")
-        for line in _log_lines(evidence):
-            print(line)
-        print(f"\n$ douane audit verify\n{_verified(evidence)}\n\nChecked")
-        results = list(claims(evidence))
-        for good, claim in results:
-            print(f"   {'yes' if good else 'NO '}  {claim}")
-        return all(good for good, _ in results)
+                    yield f"   {'' if at else heading:<32}{what:<9}{value}"
+        case Grid():
+            widths = [max(map(len, column)) for column in zip_longest(part.heads, *part.rows, fillvalue="")]
+            for row in (part.heads, *part.rows):
+                yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        case Command():
+            yield f"$ {part.line}"
+            yield from part.said.splitlines()
+        case Note():
+            yield part.text
 
 
 class RichView:
-    """Three columns side by side, in colours, for a terminal of 80 columns or more."""
+    """Panels in colours, for a terminal of 80 columns or more; made to be looked at at 108."""
 
     def __init__(self) -> None:
         self._console = Console(highlight=False)
-        self._console.width = min(self._console.width, 132)
+        self._console.width = min(self._console.width, _WIDEST)
 
     def working(self, what: str) -> contextlib.AbstractContextManager[object]:
         return self._console.status(what)
@@ -113,45 +92,82 @@ class RichView:
     def show(self, evidence: Evidence) -> bool:
         """Print everything; whether all that is claimed is so."""
         out = self._console
-        intro = Group(Text(_INTRO), Text(f"$ {_COMMAND}", style="bold"))
-        out.print(Panel(intro, title="Douane demo", title_align="left", border_style="cyan"))
-        out.print(self._calls(evidence))
-        out.print(Text("\n$ douane audit tail", style="bold"))
-        for line in _log_lines(evidence):
-            style = "red" if "  deny " in line else "dim" if " intent " in line else ""
-            out.print(Text(line, style=style), no_wrap=True, overflow="ellipsis")
-        out.print(Text("\n$ douane audit verify", style="bold"))
-        out.print(Text(_verified(evidence), style="green" if evidence.report.ok else "bold red"))
-        out.print()
-        results = list(claims(evidence))
-        lines = [Text.assemble(("✓ ", "bold green") if so else ("✗ ", "bold red"), claim) for so, claim in results]
-        good = all(so for so, _ in results)
-        out.print(Panel(Group(*lines), title="Checked in this run", title_align="left",
-                        border_style="green" if good else "red"))
+        rules = Text.assemble(("the rules, from the policy file\n", "dim"), evidence.rules.rstrip())
+        app = Text.assemble(("the app, its code unchanged\n", "dim"), (f"$ {APP}", "bold"))
+        out.print(_panel("Douane", [Text(INTRO), Text(), rules, Text(), app], "cyan"))
+        scenes = story(evidence)
+        for scene in scenes:
+            good = all(so for so, _ in scene.claims)
+            parts = [drawn for part in scene.parts for drawn in (Text(), *_drawn(part))]
+            out.print(_panel(scene.title, [*parts, Text(), *map(_claim, scene.claims)], "bright_black" if good else "red"))
+        good, said = _verdict(scenes)
+        out.print(Text(f" {said}", style="bold green" if good else "bold red"))
         return good
 
-    def _calls(self, evidence: Evidence) -> Table:
-        table = Table(box=HEAVY_HEAD, show_lines=True, expand=True, header_style="bold", border_style="bright_black")
-        for heading in (_SENT, _LEFT, _BACK):
-            table.add_column(heading, ratio=1)
-        for number, told in enumerate(evidence.told, 1):
-            table.add_row(
-                self._cell(_title(number, told), _sent(told), "yellow"),
-                self._cell("forwarded", _left(evidence, told), "green") if evidence.arrived(told)
-                else self._cell("nothing: refused here", [], "red"),
-                self._cell("refused", _back(evidence, told), "red") if told.refused
-                else self._cell("answered", _back(evidence, told), "green"))
-        return table
 
-    @staticmethod
-    def _cell(title: str, lines: Sequence[tuple[str, str]], colour: str) -> Table:
-        """A title, then lines as two columns; the key and the verdict stand out."""
-        grid = Table.grid(padding=(0, 1))
-        grid.add_column(style="dim", no_wrap=True)
+def _panel(title: str, parts: list[RenderableType], colour: str) -> Panel:
+    return Panel(Group(*parts), title=Text(f" {title} ", style="bold"), title_align="left", border_style=colour, box=ROUNDED,
+                 padding=(0, 1))
+
+
+def _claim(claim: tuple[bool, str]) -> Table:
+    line = Table.grid(padding=(0, 1))
+    line.add_row(Text("✓", style="bold green") if claim[0] else Text("✗", style="bold red"),
+                 Text(claim[1], style="green" if claim[0] else "bold red"))
+    return line
+
+
+def _marked(text: str, style: str = "") -> Text:
+    """*text* with what is personal, a placeholder, a verdict … in its colour."""
+    made = Text(text, style=style)
+    for colour, pattern in _STYLES.items():
+        made.highlight_regex(re.compile(pattern, re.MULTILINE), colour)
+    return made
+
+
+def _drawn(part: Compared | Grid | Command | Note) -> Iterator[RenderableType]:
+    match part:
+        case Compared():
+            table = Table(box=SIMPLE_HEAD, expand=True, header_style="dim", border_style="bright_black", padding=(0, 1),
+                          title=_marked(part.title, "bold"), title_justify="left", show_edge=False, pad_edge=False)
+            for heading, ratio in ((_SENT, 9), (_GOT, 10), (_BACK, 10)):
+                table.add_column(heading, ratio=ratio)
+            table.add_row(_cell(part.sent), _cell(part.got), _cell(part.back))
+            yield table
+        case Grid():
+            table = Table(box=SIMPLE_HEAD, header_style="dim", border_style="bright_black", padding=(0, 1), show_edge=False,
+                          pad_edge=False)
+            for heading in part.heads:
+                table.add_column(heading, justify="right" if heading in ("held", "charged") else "left", no_wrap=True)
+            for row in part.rows:
+                table.add_row(*map(_marked, row))
+            yield table
+        case Command():
+            yield Text(f"$ {part.line}", style="bold")
+            yield from map(_line, part.said.splitlines())
+        case Note():
+            yield _marked(part.text)
+
+
+def _line(line: str) -> RenderableType:
+    """A line of a command's output: what is told of a call is cut at the end, where its id stands, all else goes on below."""
+    said = re.fullmatch(r"( *│ )(.*)", line)
+    if said:
+        grid = Table.grid()
+        grid.add_column()
         grid.add_column(overflow="fold")
-        for what, value in lines:
-            grid.add_row(what, Text(value, style=f"bold {colour}" if what in ("key", "verdict", "raised") else ""))
-        cell = Table.grid()
-        cell.add_row(Text(title, style=f"bold {colour}"))
-        cell.add_row(grid)
-        return cell
+        grid.add_row(Text(said[1], style="dim"), _marked(said[2]))
+        return grid
+    record = re.match(r"\S+ +(intent|outcome) ", line)
+    made = _marked(line, "dim" if record and record[1] == "intent" else "")
+    made.no_wrap, made.overflow = (True, "ellipsis") if record else (False, "fold")
+    return made
+
+
+def _cell(lines: Lines) -> Table:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for what, value in lines:
+        grid.add_row(what, _marked(value))
+    return grid

@@ -4,7 +4,7 @@ Law: nothing skipped, nothing fetched. A recognizer that runs out of time raises
 brought along. Context words are not looked at: presidio's enhancer costs the square of a text's length."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import zip_longest
 from typing import Any
 
@@ -137,6 +137,14 @@ class _Phones(predefined_recognizers.PhoneRecognizer):
         return EntityRecognizer.remove_duplicates(found)
 
 
+class _Email(predefined_recognizers.EmailRecognizer):
+    """The stock recognizer asks for the suffix of all that it took, as of a URL; where a path or a query stands before the
+    address (``/login?mail=ann@example.com``), that has none, and the address would pass."""
+
+    def validate_result(self, pattern_text: str) -> bool:
+        return bool(suffixes.TLD_EXTRACTOR(pattern_text.rpartition("@")[2]).fqdn)
+
+
 class _Pesel(predefined_recognizers.PlPeselRecognizer):
     """The stock recognizer takes the weighted sum's last digit for the check digit, which is what that one lacks to ten: of
     five true numbers it lets four pass."""
@@ -144,6 +152,9 @@ class _Pesel(predefined_recognizers.PlPeselRecognizer):
     def validate_result(self, pattern_text: str) -> bool:
         weights = (1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1)
         return sum(weight * int(digit) for weight, digit in zip(weights, pattern_text, strict=True)) % 10 == 0
+
+
+_MENDED: Mapping[str, type[_Email | _Pesel]] = {"EMAIL_ADDRESS": _Email, "PL_PESEL": _Pesel}
 
 
 class _NoSkip(logging.Handler):
@@ -166,8 +177,8 @@ def prepare() -> None:
 def _recognizer(name: str) -> EntityRecognizer:
     if name == "PHONE_NUMBER":
         return _Phones()
-    if name == "PL_PESEL":
-        return _Pesel(supported_language="en")
+    if name in _MENDED:
+        return _MENDED[name](supported_language="en")
     if name == "URL":
         stock = predefined_recognizers.UrlRecognizer
         return stock(patterns=[pattern for pattern in stock.PATTERNS if "https?://" in pattern.regex])

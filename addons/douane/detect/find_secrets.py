@@ -17,7 +17,7 @@ from math import log2
 from douane.detect.secret_rules import CONTEXTS, RUN, TOKENS, Rule
 from douane.detect.values import Span
 
-__all__ = ["find_secrets"]
+__all__ = ["find_in_member", "find_secrets"]
 
 _IN_RUN = re.compile(r"[A-Za-z0-9_.~/+=-]")
 _RUNS = bytes(ord("a" if _IN_RUN.match(chr(code)) else " ") for code in range(256))
@@ -29,12 +29,13 @@ _CONTEXTS = tuple(
     for (anchor, needs), rules in groupby(CONTEXTS, key=lambda rule: (rule.anchor, rule.needs)))
 
 _STANDS_FOR = re.compile(
-    r"<|\$[{(A-Za-z_]|\{|%[({A-Za-z]|@\w+@|#\{|\[|https?:|[/~]|\.{1,2}/"
+    r"<|\$[{(]|\$[A-Za-z_]\w*+(?![^/:.])|\{|%[({]|%[A-Za-z_]++%|@\w+@|#\{|\[|https?:"
+    r"|[~.]{0,2}/[\w.-]{1,40}/|[~.]{0,2}/[A-Za-z._-]++(?![\s\S])"
     r"|(?:change|replace|insert|enter|put|add|your|my|the|some|not?|mock|test)[-_]"
     r"|(?:none|null|true|false|undefined|nil|test|todo|secret|pass|passwd|password|pwd|pw|token|key|string|env|getenv)(?![A-Za-z0-9])"
     r"|(?:self|this|os|process|env|config|cfg|settings|request|req|args|opts|options|params|props|user|data|form|input|event|state"
     r"|credentials|creds|secrets?|vault|vars?|local|module|ctx|context|app|import|body|json|response|res|auth|db|session)\.[A-Za-z_]"
-    r"|[A-Za-z]++(?:[_.][A-Za-z]++)++[_.]?[0-9]{0,3}(?![\s\S])", re.ASCII | re.IGNORECASE)
+    r"|[A-Za-z]++(?:[_.][A-Za-z]++)++[_.]?[0-9]{0,3}(?![\s\S])|v?[0-9][0-9.]*+(?![\s\S])", re.ASCII | re.IGNORECASE)
 """How what stands for a value begins: a variable, a path, an instruction to the reader, words joined to a name."""
 _MADE_UP = re.compile(r"x{5}|\*{3}|\.{3}|\$\{|\{\{|<[A-Za-z_ -]+>|example|your[-_]|[-_]here(?![A-Za-z])|placeholder|redacted"
                       r"|scrubbed|change[-_]?me|dummy|abcdefgh|0123456789|1234567890", re.ASCII | re.IGNORECASE)
@@ -50,6 +51,14 @@ def find_secrets(text: str) -> tuple[Span, ...]:
     """Where secrets stand in *text* (characters), sorted, nowhere overlapping. Linear time."""
     raw = text.encode("latin-1", "replace")  # one byte a character: a place in it is a place in the text
     return _joined([*_tokens(text, raw.translate(_RUNS)), *_in_context(text, raw.lower())])
+
+
+def find_in_member(name: str, text: str) -> tuple[Span, ...]:
+    """The same for a *text* that is the value of a JSON member: one called ``password`` says what its bare value does not."""
+    before = f'"{name}": "'
+    found = find_secrets(f'{before}{text}"')
+    return tuple(Span(one.type, max(one.start - len(before), 0), min(one.end - len(before), len(text)), one.score)
+                 for one in found if one.end > len(before) and one.start < len(before) + len(text))
 
 
 def _tokens(text: str, runs: bytes) -> Iterator[Span]:
@@ -71,7 +80,7 @@ def _tokens(text: str, runs: bytes) -> Iterator[Span]:
 def _in_context(text: str, lower: bytes) -> Iterator[Span]:
     """What is known by what stands before it."""
     for anchor, needs, rules in _CONTEXTS:
-        at = lower.find(anchor) if needs in lower else -1
+        at = -1 if needs and lower.find(needs) < 0 else lower.find(anchor)
         while at >= 0:
             after = at + len(anchor)
             for rule, pattern in rules:
@@ -90,7 +99,7 @@ def _span(rule: Rule, match: re.Match[str]) -> tuple[Span, ...]:
     if rule.word and match.string[end:end + 1] not in _QUOTES:  # the end of a sentence, or of bold text
         value = value.rstrip(".,*_")
         end = start + len(value)
-    if (rule.word and not _made(value, rule.short)) or (rule.anchor and _STANDS_FOR.match(value)):
+    if (rule.word and not _made(value, rule.short)) or (rule.score < 1 and _STANDS_FOR.match(value)):
         return ()
     if _MADE_UP.search(value) or _entropy(value) < rule.entropy:
         return ()
@@ -98,7 +107,7 @@ def _span(rule: Rule, match: re.Match[str]) -> tuple[Span, ...]:
 
 
 def _made(value: str, short: bool) -> bool:
-    """Whether *value* was made to be secret, and is no word: a digit (in a password, *short*, a symbol will do) among others."""
+    """Whether *value* was made to be secret, and is no word: a digit (in a password, *short*, or a symbol) among others."""
     digit = any(char.isdigit() for char in value)
     symbol = any(not char.isalnum() and char not in "._-/:@" for char in value)
     other = symbol or any(char.isalpha() for char in value)

@@ -31,6 +31,7 @@ class Rule:
     passed: tuple[str, ...]
     """Templates near to it in which nothing is found."""
     score: float = 1.0
+    """1 where nothing else has this form; below it, what only stands for a secret is told apart (``find_secrets``)."""
     entropy: float = 3.0
     """Bits a character (Shannon) that the secret has at least: below it, it is a stand-in (``xxxx``)."""
     anchor: str = ""
@@ -150,7 +151,7 @@ TOKENS = (
 
 _QUOTE = r"\\{0,3}[\"'`]"
 _LINE = r"(?:\r?\n|\\{1,4}[nr])"
-_IS = rf"(?:{_QUOTE})?\]?[ \t]{{0,4}}(?:=>|:=|={{1,3}}|:)[ \t]{{0,4}}(?:{_LINE}[ \t]{{0,8}})?"
+_IS = rf"(?:{_QUOTE})?\]?[ \t]{{0,4}}(?:=>|:=|={{1,3}}|:|(?<=[ \t])value=)[ \t]{{0,4}}(?:{_LINE}[ \t]{{0,8}})?"
 _SAYS = rf"(?:{_IS}|[ \t](?:is|was)[ \t:]{{1,3}})"
 _VALUE = (rf"(?:[bfru]?{_QUOTE}([^\s\"'`\\]{{6,512}}+)(?=\\{{0,3}}[\"'`])"
           r"|([^\s\"'`\\<>{}()\[\],;&|=:]{6,512}+={0,2})(?![(\[=:]))")
@@ -167,15 +168,15 @@ CONTEXTS = (
         rf"-----BEGIN[ A-Z0-9]{{0,40}}PRIVATE KEY(?: BLOCK)?-----(?:{_LINE}|[ \t]){{0,8}}+"
         rf"(?:[A-Z][A-Za-z-]{{1,29}}:[^\r\n\\]{{1,100}}+{_LINE}{{1,4}}+){{0,6}}+"
         rf"[A-Za-z0-9+/=]{{24,}}+"
-        rf"(?:{_LINE}{{1,4}}+[ \t]{{0,8}}+[A-Za-z0-9+/=]{{0,1024}}+|[ \t]{{1,8}}+[A-Za-z0-9+/=]{{32,}}+)*+"
-        r"(?:-----END[ A-Z0-9]{0,40}PRIVATE KEY(?: BLOCK)?-----)?"), "RFC 7468; RFC 4880; gitleaks private-key",
+        rf"(?:{_LINE}{{1,4}}+[ \t]{{0,8}}+[A-Za-z0-9+/=]{{1,1024}}+|[ \t]{{1,8}}+[A-Za-z0-9+/=]{{32,}}+)*+"
+        rf"(?:{_LINE}{{0,4}}[ \t]{{0,8}}-----END[ A-Z0-9]{{0,40}}PRIVATE KEY(?: BLOCK)?-----)?"),
+        "RFC 7468; RFC 4880; gitleaks private-key",
         ("-----BEGIN RSA PRIVATE KEY-----\n{B64}\n{B64}\n{B20}==\n-----END RSA PRIVATE KEY-----",
          "-----BEGIN PRIVATE KEY-----\\n{B64}\\n{B64}\\n-----END PRIVATE KEY-----",
-         "-----BEGIN EC PRIVATE KEY-----\r\nProc-Type: 4,ENCRYPTED\r\nDEK-Info: AES-128-CBC,{H32}\r\n\r\n{B64}\r\n"
-         "-----END EC PRIVATE KEY-----",
+         ("-----BEGIN EC PRIVATE KEY-----\r\nProc-Type: 4,ENCRYPTED\r\nDEK-Info: AES-128-CBC,{H32}\r\n\r\n{B64}\r\n"
+          "-----END EC PRIVATE KEY-----"),
          "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\n{B64}\n{B40}\n={B4}\n-----END PGP PRIVATE KEY BLOCK-----",
-         '{"type": "service_account", "private_key": '
-         '"«-----BEGIN PRIVATE KEY-----\\n{B64}\\n{B64}\\n-----END PRIVATE KEY-----»\\n"}',
+         '{"private_key": "«-----BEGIN PRIVATE KEY-----\\n{B64}\\n{B64}\\n-----END PRIVATE KEY-----»\\n"}',
          "«-----BEGIN OPENSSH PRIVATE KEY-----\n{B64}\n{B64}» cut off here"),
         ("-----BEGIN PUBLIC KEY-----\n{B64}\n-----END PUBLIC KEY-----",
          "-----BEGIN CERTIFICATE-----\n{B64}\n-----END CERTIFICATE-----",
@@ -191,11 +192,11 @@ CONTEXTS = (
          "postgresql://{user}:{password}@{host}/x", "mysql://user:***@h"), 0.9, 0.5, "://", needs="@"),
     Rule("AUTHORIZATION",
          rf"authorization{_IS}[bfru]?(?:{_QUOTE})?(?:(?:bearer|basic|token|bot|digest|apikey|api-key)[ \t]{{1,4}}+)?"
-         r"([^\s\"'`\\<>{}()\[\],;=:]{8,4096}+={0,2})(?![(\[])", "RFC 9110 §11.6.2; gitleaks curl-auth-header",
+         r"(?!aws4-)([^\s\"'`\\<>{}()\[\],;=:]{8,4096}+={0,2})(?![(\[])", "RFC 9110 §11.6.2; gitleaks curl-auth-header",
          ("Authorization: Bearer «{A40}»", '"Authorization": "Basic «{A22}==»"', "-H 'authorization: token «{H40}»'",
          '{\\"Authorization\\": \\"Bearer «{W60}»\\"}', 'headers["Authorization"] = "Bearer «{A32}»"'),
          ("Authorization: Bearer $TOKEN", "Authorization: Bearer <token>", "Authorization: Bearer YOUR_API_KEY",
-         "Authorization: required",
+         "Authorization: required", "Authorization: AWS4-HMAC-SHA256 x",
          'headers["Authorization"] = f"Bearer {token}"', "authorization: bearer-token-scheme"), 0.9, 3.0, "authorization",
           word=True),
     Rule("BEARER_TOKEN", r"bearer[ \t]{1,4}+([\w.~+/-]{16,4096}+={0,2})(?![(\[])", "RFC 6750 §2.1",
@@ -203,7 +204,8 @@ CONTEXTS = (
          ("Bearer authentication-token", "the bearer of this letter", "Bearer {X20}"), 0.9, 3.0, "bearer", word=True),
     Rule("AWS_SECRET_KEY", rf"(?:(?<=aws[-_ ])secret(?:[-_ ]?access)?[-_ ]?key|secret[-_ ]?access[-_ ]?key){_SAYS}(?:{_QUOTE})?"
          r"([A-Za-z0-9/+=]{40})(?![A-Za-z0-9/+=])", "detect-secrets plugins/aws.py; docs.aws.amazon.com: access keys",
-         ("aws_secret_access_key = «{B40}»", '"SecretAccessKey": "«{B40}»"', "AWS secret key is «{B40}»"),
+         ("aws_secret_access_key = «{B40}»", "aws_secret_access_key=«/{A3}/{B35}»", '"SecretAccessKey": "«{B40}»"',
+         "AWS secret key is «{B40}»"),
          ("aws_secret_access_key = {X40}", "AWS_SECRET_ACCESS_KEY=$SECRET"), anchor="secret"),
     Rule("SECRET", rf"secret(?:[-_ ]?(?:access|key|token|base)){{0,3}}+{_MORE}{_SAYS}{_VALUE}", _SOURCE,
          ("client_secret: «{A32}»", 'SECRET_KEY = "«{W50}»"', '{"clientSecret":"«{A24}»"}', "secret=«{H40}»"),
@@ -226,13 +228,19 @@ CONTEXTS = (
          ("max_tokens: 4096", "token: hello", "nextPageToken: {A40}", "token = get_token(user_id_1234)",
          '"token": " world-2"', "token_type: {A24}"),
          0.7, 3.0, "token", word=True),
-    Rule("PASSWORD", rf"(?<!by)(?<!com)pass(?:w(?:or)?d|phrase|code)?{_MORE}{_SAYS}{_VALUE}", _SOURCE,
+    Rule("PASSWORD", rf"(?<!by)(?<!com)pass(?:w(?:or)?[dt]|phrase|code|e)?{_MORE}{_SAYS}{_VALUE}", _SOURCE,
          ("password=«Hunt3r!2»", 'DB_PASS="«s3cr3t-{A4}»"', "password: «{A12}»", "My password is «Tr0ub4dor_3»",
-         '{\\"password\\": \\"«x9$Kq!{A4}»\\"}', "passphrase: «{A20}»", "passwd = '«a,b;c{D4}»'"),
+         '{\\"password\\": \\"«x9$Kq!{A4}»\\"}', "passphrase: «{A20}»",
+         "Passwort: «{A9}!»", 'key="Password" value="«{A12}»"', "passwd = '«a,b;c{D4}»'", "password: '«$Xy%{A6}!»'",
+         "password=«/{A3}!{A5}»"),
          ("password=<password>", "password=changeme", "password: xxxxxxxx1", "password: str = None",
          "password=self.password2", 'password = "********"',
          "password is required", "password=${DB_PASS_1}", "password=request.form['pw1']", "compass: 123north",
+         "password: /run/secrets/db1", "pass: v1.2.3",
          "password: {{ vault.pw1 }}"),
+         0.6, 2.0, "pass", word=True, short=True),
+    Rule("PASSWORD", rf"(?<=--)pass(?:word|phrase)?[ \t]{{1,2}}(?:{_VALUE})", "detect-secrets plugins/keyword.py",
+         ("tool --password «{A12}» -v", "tool --passphrase '«{A12}»'"), ("tool --password $PASSWORD_1", "tool --password -v"),
          0.6, 2.0, "pass", word=True, short=True),
     Rule("PASSWORD", rf"pwd{_MORE}{_IS}{_VALUE}", _SOURCE, ("Server=db;Uid=sa;Pwd=«Zx9!{A6}»;",), ("PWD=/home/user1/src",
          "pwd = os.getcwd()"),

@@ -9,10 +9,12 @@ import re
 from bisect import bisect_right
 from dataclasses import dataclass
 
-__all__ = ["SEED", "Shadow", "shadow"]
+__all__ = ["SEED", "SEED_SIGNS", "Shadow", "shadow"]
 
 SEED = re.compile(r"\d+|@|:(?:[:/]|[A-Fa-f]{1,4}:)")
 """A text without it holds nothing that a pattern finds."""
+SEED_SIGNS = b"0123456789@:"
+"""One of them stands in each match within ASCII."""
 
 _REACH = 16
 _BETWEEN = " \0 "

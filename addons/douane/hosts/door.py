@@ -6,10 +6,9 @@ Law 3: CONNECT host, SNI (absent is no mismatch) and Host agree, or the call is 
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
-from functools import lru_cache
 from typing import Literal
 
-from douane.asgi import App, Message, Receive, Scope, Send
+from douane.asgi import App, Message, Receive, Scope, Send, plain_answer
 from douane.call import Target
 from douane.chain import Chain
 from douane.edge import Govern, Refuse, Tunnel, host_key, is_loopback, split_authority
@@ -18,8 +17,7 @@ from douane.governor import DISCONNECT, AnswerCutError, Departure
 from douane.hosts.connect import ConnectPoint, proxy_caller
 from douane.hosts.layers import Doorkeeper
 from douane.hosts.reach import AddressRefusedError, resolve
-from douane.intake import Arrival
-from douane.providers.base import Provider
+from douane.intake import Arrival, target_of
 from douane.relay import Forward
 
 __all__ = ["OnlyForwarded", "PlainProxy", "proxy_door"]
@@ -27,20 +25,6 @@ __all__ = ["OnlyForwarded", "PlainProxy", "proxy_door"]
 type Scheme = Literal["http", "https"]
 
 _IN_PLAIN = "an https:// URL in plain text is taken from this machine only: use CONNECT"
-
-
-def target_of(provider: Provider, host: str, ca: str) -> Target:
-    """Where a call for *host* (as in ``Provider.hosts``) is sent: https, but where the policy files name another place.
-    *ca*: the roots for providers without their own."""
-    if provider.target is not None:
-        return provider.target
-    return _direct(host, ca)
-
-
-@lru_cache(256)
-def _direct(host: str, ca: str) -> Target:
-    name, port = split_authority(host, 443)
-    return Target("https", name, port, ca=ca)
 
 
 def proxy_door(chain: Chain, scope: Scope) -> Arrival | None:
@@ -190,17 +174,6 @@ async def _until_the_client_leaves(scope: Scope, work: Coroutine[None, None, Non
         task.cancel()
     if not task.cancelled():
         task.result()
-
-
-async def plain_answer(send: Send, status: int, text: str) -> None:
-    """A short answer for a person or a proxy client."""
-    body = text.encode()
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode()),
-               (b"connection", b"close")]
-    if status == 407:
-        headers.append((b"proxy-authenticate", b'Basic realm="douane"'))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 class OnlyForwarded:

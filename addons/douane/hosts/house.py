@@ -1,60 +1,134 @@
-"""What a gateway is made of, opened and checked before anything listens."""
+"""What a gateway, and a service that governs its own endpoint, is made of: opened and checked before anything listens."""
 
 import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 from douane.audit import record
+from douane.audit.bodies import Scribe
 from douane.audit.log import AuditLog
 from douane.ca import Authority
 from douane.datakey import open_data_key
+from douane.detect import Scanner, Wanted
+from douane.errors import DouaneError, EnvironmentFailedError
+from douane.histories.base import Shelf
+from douane.histories.sqlite import SqliteHistories
 from douane.ledger.sqlite import SqliteLedger
 from douane.ledger.till import Till
 from douane.loader import Loaded, load, tls_names
 from douane.people import Tokens
 from douane.placeholders import DataKey
 from douane.places import Places, node_name, private_folder
-from douane.prices import Prices, Rates
+from douane.pricerules import Rules
+from douane.prices import Prices
 
-__all__ = ["House", "open_house", "overrides"]
+__all__ = ["House", "Office", "open_house", "open_office", "overrides"]
 
 log = logging.getLogger("douane.gateway")
 
 
 @dataclass(frozen=True, slots=True)
-class House:
-    """What a gateway is made of, opened and checked. *audit* None: nothing is recorded (benchmarks only)."""
+class Office:
+    """What every door needs, opened and checked. *audit* None: nothing is recorded (benchmarks only)."""
 
     loaded: Loaded
     tokens: Tokens
     prices: Prices
     audit: AuditLog | None
-    authority: Authority
     till: Till = field(default_factory=Till)
     ledger: SqliteLedger | None = None
     """Behind the till; None: nothing can be reserved (benchmarks without budgets only)."""
     data_key: DataKey = field(default_factory=DataKey)
+    scribe: Scribe | None = None
+    """Writes bodies into the audit log; None: it holds none, whatever its level."""
+    shelf: Shelf = field(default_factory=Shelf)
+    histories: SqliteHistories | None = None
+    """On the shelf; None: nothing can be kept of a history."""
+
+    def close(self) -> None:
+        """Let go of the files, once every outcome is written."""
+        if self.audit is not None:
+            self.audit.close()
+        for store in (self.ledger, self.histories):
+            if store is not None:
+                store.close()
+
+    def problems(self) -> list[str]:
+        """Which of the files fails, and why; empty where none does. On the loop: what failed is tried again."""
+        found = []
+        if self.audit is not None and self.audit.failure:
+            found.append(f"audit log: {self.audit.failure}")
+        if self.ledger is not None and self.ledger.failure:
+            found.append(f"ledger: {self.ledger.failure}")
+            self.ledger.look_again()
+        if self.histories is not None and self.histories.failure:
+            found.append(f"histories: {self.histories.failure}")
+            self.histories.sweep()
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class House(Office):
+    """The gateway's: with the CA by which its proxy terminates TLS."""
+
+    authority: Authority
 
 
 def open_house(places: Places) -> House:
     """Load, open and make what a gateway needs. Raises ConfigError, EnvironmentFailedError."""
-    tokens, till, data_key = Tokens(), Till(), DataKey()
-    loaded = load(places.policies, tokens=tokens, till=till, data_key=data_key)
-    private_folder(places.data)
-    data_key.give(open_data_key(places.data / "secret.key"))
-    private_folder(places.certs)
-    authority = Authority.open(places.certs, tls_names(loaded))
-    prices = Prices.open(places.data, price_lists(loaded), overrides(loaded))
-    audit = AuditLog.open(places.audit, node_name(os.environ))
-    ledger = SqliteLedger.open(places.data)
-    ledger.charge_orphans([orphan["id"] for orphan in audit.orphans])  # before their outcomes say so
-    closed = close_orphans(audit, time.time)
-    if closed:
-        log.warning("calls of a gateway that died were closed as unknown", extra={"calls": closed})
-    till.ledger, till.prices = ledger, prices
-    return House(loaded, tokens, prices, audit, authority, till, ledger, data_key)
+    office = open_office(places.policies, places.data)
+    try:
+        private_folder(places.certs)
+        authority = Authority.open(places.certs, tls_names(office.loaded))
+    except DouaneError:
+        office.close()
+        raise
+    return House(**{one.name: getattr(office, one.name) for one in fields(Office)}, authority=authority)
+
+
+def open_office(policies: Path, data: Path, *, workers: int = 1) -> Office:
+    """The policies of one folder over the files of another. *workers*: how many processes may share the data folder, each
+    with a chain of records of its own. Nothing stays open where it fails. Raises ConfigError, EnvironmentFailedError."""
+    tokens, till, data_key, shelf = Tokens(), Till(), DataKey(), Shelf()
+    loaded = load(policies, tokens=tokens, till=till, data_key=data_key, shelf=shelf)
+    private_folder(data)
+    data_key.give(open_data_key(data / "secret.key"))
+    prices = Prices.open(data, price_lists(loaded), overrides(loaded))
+    with ExitStack() as undo:
+        audit = open_log(data / "audit", node_name(os.environ), workers)
+        undo.callback(audit.close)
+        ledger = SqliteLedger.open(data)
+        undo.callback(ledger.close)
+        histories = SqliteHistories.open(data, data_key)
+        undo.callback(histories.close)
+        ledger.charge_orphans([orphan["id"] for orphan in audit.orphans])  # before their outcomes say so
+        closed = close_orphans(audit, time.time)
+        if closed:
+            log.warning("calls of a gateway that died were closed as unknown", extra={"calls": closed})
+        till.ledger, till.prices, shelf.histories = ledger, prices, histories
+        undo.pop_all()
+    return Office(loaded, tokens, prices, audit, till, ledger, data_key, Scribe(data_key, Scanner(Wanted())), shelf, histories)
+
+
+def open_log(folder: Path, node: str, workers: int) -> AuditLog:
+    """The log of *node*; of ``NODE.worker-2`` where another process holds that, and so on up to *workers*.
+
+    A number and not the process's id: who starts after a crash takes the dead one's place, and closes what it left open."""
+    for number in range(1, workers):
+        try:
+            return AuditLog.open(folder, _worker(node, number))
+        except EnvironmentFailedError as error:
+            if not isinstance(error.__cause__, BlockingIOError):  # else it is in use
+                raise
+    return AuditLog.open(folder, _worker(node, workers))
+
+
+def _worker(node: str, number: int) -> str:
+    return node if number == 1 else f"{node[:50]}.worker-{number}"
 
 
 def close_orphans(audit: AuditLog, clock: Callable[[], float]) -> int:
@@ -69,6 +143,6 @@ def price_lists(loaded: Loaded) -> dict[str, str]:
     return {name: provider.prices for name, provider in loaded.providers.items() if provider.prices}
 
 
-def overrides(loaded: Loaded) -> dict[str, Rates]:
+def overrides(loaded: Loaded) -> Rules:
     """``prices:`` of the policy files."""
-    return {name: Rates(**price) for name, price in loaded.prices.items()}
+    return loaded.prices

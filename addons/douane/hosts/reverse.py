@@ -9,14 +9,13 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from douane.asgi import App, Receive, Scope, Send
+from douane.asgi import App, Receive, Scope, Send, plain_answer
 from douane.call import Caller, Headers
 from douane.chain import Chain
 from douane.edge import split_authority
 from douane.errors import RefusedError
 from douane.governor import Door
-from douane.hosts.door import plain_answer, target_of
-from douane.intake import Arrival
+from douane.intake import Arrival, target_of
 from douane.policies.authenticate import Unrecognised, presented_keys, recognise
 from douane.policy import Directory
 from douane.providers.base import Provider

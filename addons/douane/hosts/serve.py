@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 from douane.audit import record
 from douane.call import Caller
-from douane.chain import Chain
 from douane.control import ControlServer
 from douane.edge import Decision, Refuse, decide, is_loopback
 from douane.errors import AuditUnavailableError, ConfigError, DouaneError, EnvironmentFailedError
@@ -43,7 +42,7 @@ __all__ = ["DRAIN_SECONDS", "Gateway"]
 log = logging.getLogger("douane.gateway")
 
 DRAIN_SECONDS = 30.0
-CA_CHECK_SECONDS = 3600.0
+HOUR = 3600.0
 
 
 class Gateway:
@@ -60,9 +59,12 @@ class Gateway:
         self._till = house.till
         self._ledger = house.ledger
         self._data_key = house.data_key
+        self._shelf = house.shelf
+        self._histories = house.histories
         self._reloader = Reloader(loaded, self._load, self._adopt)
         self.metrics = Metrics()
-        self.gate = Gate(loaded.chain, house.audit, house.prices, self.metrics)
+        self.gate = Gate(loaded.chain, house.audit, house.prices, self.metrics, scribe=house.scribe)
+        self._scribe = house.scribe
         self.pool = Pool(proxy=loaded.upstream_proxy)
         relay = Relay(self.pool)
         governor = Governor(OnlyForwarded(relay), self.gate, proxy_door)
@@ -79,7 +81,7 @@ class Gateway:
         self.proxy = ProxyListener(places.proxy, self.keeper)
         self._admin: asyncio.Server | None = None
         self._http: asyncio.Server | None = None
-        self._ca_watch: asyncio.Task[Any] | None = None
+        self._hourly: asyncio.Task[Any] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self.stopping = asyncio.Event()
         self._control = ControlServer(places.control, {
@@ -96,8 +98,8 @@ class Gateway:
         self._http = await self._listen(self.http_server, self.places.http, "--http")
         self._admin = await self._listen(self.admin_server, self.places.admin, "--admin")
         await self._control.start()
-        self._ca_watch = self._spawn(self._watch_ca())
-        _warm(self.gate.chain)
+        self._hourly = self._spawn(self._every_hour())
+        self._warm()
         await self._note(record.event("start", self.gate.clock(), revision=self.gate.chain.revision))
 
     async def _listen(self, server: HttpServer, at: Listen, option: str) -> asyncio.Server:
@@ -121,8 +123,8 @@ class Gateway:
         if self._admin is not None:
             self._admin.close()
         await self.admin_server.drain(1)
-        if self._ca_watch is not None:
-            self._ca_watch.cancel()
+        if self._hourly is not None:
+            self._hourly.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.proxy.finish()
         await self.pool.aclose()
@@ -132,6 +134,8 @@ class Gateway:
             self.audit.close()
         if self._ledger is not None:
             self._ledger.close()
+        if self._histories is not None:
+            self._histories.close()
 
     async def reload(self) -> Result:
         """Build the new chain whole, off the loop, then swap; where it is wrong the last good one stays."""
@@ -148,14 +152,15 @@ class Gateway:
 
     def _load(self) -> Loaded:
         """In a thread: the new policies, and an intermediate that signs for their hosts."""
-        loaded = load(self.places.policies, tokens=self._tokens, till=self._till, data_key=self._data_key)
+        loaded = load(self.places.policies, tokens=self._tokens, till=self._till, data_key=self._data_key,
+                      shelf=self._shelf)
         self.authority.renew(tls_names(loaded))
         return loaded
 
     def _adopt(self, loaded: Loaded) -> None:
         self.gate.prices = self._till.prices = self._prices.with_overrides(overrides(loaded))
         self.gate.adopt(loaded.chain)
-        _warm(loaded.chain)
+        self._warm()
 
     @property
     def loaded(self) -> Loaded:
@@ -169,6 +174,9 @@ class Gateway:
         if self._ledger is not None and self._ledger.failure:
             found.append(f"ledger: {self._ledger.failure}")
             self._ledger.look_again()
+        if self._histories is not None and self._histories.failure:
+            found.append(f"histories: {self._histories.failure}")
+            self._histories.sweep()
         if self.stopping.is_set():
             found.append("stopping")
         return found
@@ -191,6 +199,14 @@ class Gateway:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reload()))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
+
+    def _warm(self) -> None:
+        """Start what takes long to start, before the first call needs it."""
+        for entry in self.gate.chain.entries:
+            if hasattr(entry.policy, "warm"):
+                entry.policy.warm()
+        if self._scribe is not None and self.gate.chain.audit.level == "redacted":
+            self._scribe.warm()
 
     # -- what the layers ask -------------------------------------------------------------------------------------
 
@@ -261,9 +277,12 @@ class Gateway:
         except AuditUnavailableError as error:
             log.error("an event could not be recorded: %s", error.reason)
 
-    async def _watch_ca(self) -> None:
+    async def _every_hour(self) -> None:
+        """What ends by the clock: histories, the intermediate CA."""
         while True:
-            await asyncio.sleep(CA_CHECK_SECONDS)
+            await asyncio.sleep(HOUR)
+            if self._histories is not None:
+                self._histories.sweep()
             try:
                 if await asyncio.to_thread(self.authority.renew):
                     log.info("the intermediate CA was re-issued")
@@ -275,13 +294,6 @@ class Gateway:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _warm(chain: Chain) -> None:
-    """Start what policies need and takes long to start, before the first call does."""
-    for entry in chain.entries:
-        if hasattr(entry.policy, "warm"):
-            entry.policy.warm()
 
 
 def _on_loopback(host: str) -> bool:

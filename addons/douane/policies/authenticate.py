@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
+from urllib.parse import unquote_to_bytes
 
 from douane.call import Call, Caller, Headers, Principal
 from douane.errors import ConfigError
@@ -101,10 +102,20 @@ class _Authenticate:
         if principal is None:
             return Deny("unauthenticated", "no principal is known for this caller: present its key as the proxy "
                                            "password or as the API key")
-        headers = call.headers
-        if used:
-            headers = tuple(h for h in headers if h[0] not in names or bare_key(h[1]) != used)
-        return Rewrite(call.by(on_behalf(principal, call.caller), headers))
+        secret = call.caller.proxy_secret
+        spent = {used, secret.reveal().encode() if secret is not None else b""} - {b""}
+        if spent:
+            call = _without(call, spent)
+        return Rewrite(call.by(on_behalf(principal, call.caller), call.headers))
+
+
+def _without(call: Call, spent: set[bytes]) -> Call:
+    """The call without the values by which its principal is known, under whatever name they were sent once more."""
+    headers = tuple(h for h in call.headers if bare_key(h[1]) not in spent)
+    query = call.query
+    if any(unquote_to_bytes(part.partition("=")[2]) in spent for part in query.split("&")):
+        query = "&".join(part for part in query.split("&") if unquote_to_bytes(part.partition("=")[2]) not in spent)
+    return replace(call, headers=headers, query=query)
 
 
 def on_behalf(principal: Principal, caller: Caller) -> Principal:

@@ -2,8 +2,9 @@
 
 Law 6: a call is let on only while the most it can cost is held in every window at once. What it is charged in the end
 follows from its record alone: ``cost_usd`` where the answer told its whole usage, nothing where it was never forwarded
-or the provider refused it, and otherwise what was reserved, or seen if that is more: an unknown price, missing usage, an
-answer that was cut off (the usage that such an answer has told by then is a floor: Anthropic's first event says one token).
+or the provider refused it, and otherwise what was reserved, or seen if that is more: a price taken at the ceiling, missing
+usage, an answer that was cut off (the usage that such an answer has told by then is a floor: Anthropic's first event says
+one token).
 
 A policy in observe mode is not asked whether it is; what it would have refused and what went on all the same is counted
 when it ends.
@@ -17,7 +18,7 @@ from typing import Annotated, Any, Literal
 from douane.call import Call, Outcome
 from douane.errors import ConfigError
 from douane.ledger.base import NANO, Account, Demand, LedgerUnavailableError, Refused, nano
-from douane.ledger.estimate import input_bound
+from douane.ledger.estimate import UNSEEN, input_bound
 from douane.ledger.till import Till
 from douane.ledger.windows import Period, window
 from douane.policy import Setting, policy
@@ -56,9 +57,17 @@ def parse_unbounded(text: str) -> Unbounded:
     return Unbounded("insert" if match[1] == "insert" else "assume", int(match[2] or 4096))
 
 
-def parse_unpriced(text: str) -> int | None:
-    """``deny`` (None), or an amount such as ``0.50 USD``, in nano-USD. Raises ValueError."""
-    return None if text.strip() == "deny" else parse_usd(text)
+type Unpriced = int | Literal["ceiling", "deny"]
+
+
+def parse_unpriced(text: str) -> Unpriced:
+    """``ceiling``, ``deny``, or an amount such as ``0.50 USD``, in nano-USD. Raises ValueError."""
+    match text.strip():
+        case "ceiling":
+            return "ceiling"
+        case "deny":
+            return "deny"
+    return parse_usd(text)
 
 
 type _Limit = Annotated[Limit, Spelled(parse_limit, "50 USD/day")]
@@ -72,7 +81,7 @@ class Budget:
     per: Literal["principal", "team", "org"]
     limit: _Limit | tuple[_Limit, ...]
     unbounded: Annotated[Unbounded, Spelled(parse_unbounded, "assume 4096")] = Unbounded("assume", 4096)
-    unpriced: Annotated[int | None, Spelled(parse_unpriced, "deny, 0.50 USD")] = None
+    unpriced: Annotated[Unpriced, Spelled(parse_unpriced, "ceiling, deny, 0.50 USD")] = "ceiling"
     book: str = ""
 
     def bind(self, setting: Setting) -> "_Budget":
@@ -115,7 +124,7 @@ class _Budget:
         amount = self._amount(call, tokens)
         if amount is None:
             return Deny("budget_exceeded", f"the price of {call.model[:100]!r} is not known, so no budget can hold it: name it "
-                                           "in prices, or set a sum for such calls with unpriced")
+                                           "in prices, or leave out unpriced: deny")
         one.reserved = amount  # before the wait: whoever leaves meanwhile is settled
         try:
             answer = await self.till.ledger.reserve(call.id, call.at, one.demands, amount)
@@ -146,11 +155,12 @@ class _Budget:
         return tuple(Demand(_account(self.rules.book, per, name, limit.period, call.at), limit.nano_usd)
                      for limit in self.limits)
 
-    def _bounded(self, call: Call) -> tuple[Call, tuple[int, int]] | Deny:
-        """The call, with a bound where one is inserted, and the tokens (input, output) it is reserved at."""
+    def _bounded(self, call: Call) -> tuple[Call, tuple[int, int] | None] | Deny:
+        """The call, with a bound where one is inserted, and the tokens (input, output) it is reserved at; None: its body says
+        nothing of them."""
         wire = self.wires.get((call.provider, call.operation))
         if wire is None or not isinstance(call.document, dict):
-            return call, (0, 0)
+            return call, None
         try:
             choices = _whole(call.document, "n") or 1
             bound = output_bound(call.document)
@@ -170,15 +180,16 @@ class _Budget:
         given = input_bound(call.provider, call.document, (position.text for position in wire.walk(call.document)))
         return call, (given, bound * choices)
 
-    def _amount(self, call: Call, tokens: tuple[int, int]) -> int | None:
-        """Nano-USD; None where the price is unknown and ``unpriced`` names no sum."""
+    def _amount(self, call: Call, tokens: tuple[int, int] | None) -> int | None:
+        """Nano-USD; None where the price or the size is unknown and ``unpriced`` refuses that."""
         document = call.document if isinstance(call.document, dict) else {}
         tier = document.get("speed" if call.operation == "messages" else "service_tier")
         tier = tier if isinstance(tier, str) and tier != "auto" else ""
-        usd = None
-        if tokens != (0, 0):
-            usd = self.till.prices.at_most(call.provider, call.model, tokens, call.at, tier)
-        return self.rules.unpriced if usd is None else nano(usd)
+        most = self.till.prices.at_most(call.provider, call.model, tokens or (UNSEEN, self.rules.unbounded.tokens),
+                                        call.at, tier)
+        if (most.ceiling or tokens is None) and self.rules.unpriced != "ceiling":
+            return None if self.rules.unpriced == "deny" else self.rules.unpriced
+        return nano(most.usd)
 
     def _refused(self, answer: Refused, amount: int) -> Deny:
         of = answer.account

@@ -2,27 +2,35 @@
 
 Laws: every text position of the one walk is scanned, or the call is denied (a scan that fails raises, and what raises is a
 denial). Only the strings in which something was found are other bytes upstream. Signed reasoning is not touched. Findings
-name type, count and place, never the value.
+name type, count and place, never the value. Where the provider keeps the history, what its requests put in is kept too,
+under the provider's name for it, before the app sees the end of the answer that can be gone on from.
 """
 
+import asyncio
+import functools
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal
 
 import jiter
 
-from douane.call import Call, Finding
+from douane.call import Call, Finding, Outcome
 from douane.coding import coding_of, decode
 from douane.detect import DEFAULT_ENTITIES, Scanner, Wanted
+from douane.histories.base import NOTHING, History, Name, Shelf, durable
 from douane.placeholders import DataKey, Minter
 from douane.policy import BodyFilter, Setting, policy
 from douane.providers.base import Position, Wire
-from douane.providers.edit import Place, rewrite_bytes
+from douane.providers.edit import Path, Place, replace_once, rewrite_bytes
+from douane.providers.kept import conversations, goes_on_from, is_kept
 from douane.redaction import Replace, read_text
 from douane.rehydrate import Restorer, hosts_in
+from douane.remember import Remembering
 from douane.restore import RestoreFilter
+from douane.secrets import Originals
+from douane.units import Spelled, parse_duration
 from douane.verdict import ALLOW, Allow, Deny, Rewrite, Verdict
 
 __all__ = ["Redact"]
@@ -38,8 +46,16 @@ _KNOWN = frozenset({
 _PLACES = 20
 """Places that one finding names."""
 _OF_THE_BYTES = frozenset({b"content-encoding", b"content-md5", b"digest", b"content-digest"})
+_ASKING = frozenset({"system", "user"})
+"""Whose word counts for where a value may go. A page that a tool has read names hosts too, and so does the model in the
+answers that come back as history: were theirs to count, an injected text need only name its own host."""
 _NO_LIMIT = 1 << 40
 """Bytes; the body was read within ``edge.max_body`` before."""
+
+
+def parse_remember(text: str) -> int:
+    """A duration in seconds; ``never`` is 0. Raises ValueError."""
+    return 0 if text.strip() == "never" else parse_duration(text)
 
 
 @policy("redact")
@@ -47,18 +63,31 @@ _NO_LIMIT = 1 << 40
 class Redact:
     """Replace personal data in requests; with ``restore``, put it back into the answers.
 
-    ``action`` says by what: a placeholder, as many ``*`` as characters, or a salted sha256."""
+    ``action`` says by what: a placeholder, as many ``*`` as characters, or a salted sha256. ``remember``: how long what stands
+    for what is kept where the provider keeps the history (OpenAI keeps answers for 30 days)."""
 
     entities: tuple[str, ...] = DEFAULT_ENTITIES
     restore: bool = True
     action: Literal["placeholder", "mask", "hash"] = "placeholder"
     names: tuple[str, ...] = ()
     threshold: float = 0.4
+    remember: Annotated[int, Spelled(parse_remember, "30d, never")] = 30 * 86400
 
     def bind(self, setting: Setting) -> "_Redact":
         wanted = Wanted(entities=self.entities, threshold=self.threshold, names=self.names)
         return _Redact(Scanner(wanted), setting.wires, setting.data_key, self.action,
-                       self.restore and self.action == "placeholder")
+                       self.restore and self.action == "placeholder", setting.shelf, self.remember)
+
+
+@dataclass(slots=True)
+class _Open:
+    """A call on its way that goes on from another, or may be gone on from."""
+
+    hosts: frozenset[str] = frozenset()
+    """Of the requests before."""
+    history: Callable[[], History] | None = None
+    """Gives what is to be kept; None: nothing is."""
+    saving: "asyncio.Future[None] | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +97,34 @@ class _Redact:
     key: DataKey
     action: Literal["placeholder", "mask", "hash"]
     restore: bool
+    shelf: Shelf = field(default_factory=Shelf)
+    remember: int = 0
+    """Seconds."""
+    open: dict[str, _Open] = field(default_factory=dict, repr=False)
+    """By call id, to ``settle``."""
 
     def warm(self) -> None:
         """Before the first call: start what takes long to start."""
         self.scanner.warm()
 
     async def admit(self, call: Call) -> Verdict:
+        before = await self._before(call)
+        if before:
+            call = replace(call, originals=Originals({**before.originals, **call.originals}))
+        verdict = await self._search(call)
+        return Rewrite(call, verdict.findings) if before and isinstance(verdict, Allow) else verdict
+
+    async def _before(self, call: Call) -> History:
+        """What the requests of the history put in that this call goes on from. Raises HistoryUnavailableError."""
+        names = goes_on_from(call.path, call.document) if self.restore and self.remember else ()
+        if not names:
+            return NOTHING
+        found = await self.shelf.histories.load([_name(call, one) for one in names])
+        if found:
+            self.open[call.id] = _Open(found.hosts)
+        return found
+
+    async def _search(self, call: Call) -> Verdict:
         if call.document is None:
             return Deny("uninspectable", "the request's body cannot be searched for personal data") if call.body else ALLOW
         wire = self.wires[call.provider, call.operation]
@@ -98,8 +149,8 @@ class _Redact:
                          for kind, count in sorted(counts.items()))
         if not changes:
             return Allow(findings)
-        changed = _rewritten(call, wire, changes)
-        return Rewrite(replace(changed, originals=minter.originals()) if self.restore else changed, findings)
+        originals = minter.originals() if self.restore else call.originals
+        return Rewrite(_rewritten(call, wire, changes, originals), findings)
 
     def _replacing(self, minter: Minter, tenant: str) -> Replace:
         if self.action == "placeholder":
@@ -112,17 +163,69 @@ class _Redact:
     def filter(self, call: Call) -> BodyFilter | None:
         if not self.restore or not call.originals:
             return None
-        wire, document = self.wires[call.provider, call.operation], call.document
-        held = Restorer(call.originals, lambda: hosts_in([one.text for one in wire.walk(document)]))
-        return RestoreFilter(held, json_text=_asks_for_json(document))
+        one = self.open.get(call.id) or _Open()
+        hosts = functools.cache(functools.partial(_hosts, self.wires.get((call.provider, call.operation)), call, one.hosts))
+        restoring = RestoreFilter(Restorer(call.originals, hosts), json_text=_asks_for_json(call.document))
+        if not self.remember or not is_kept(call.path, call.document):
+            return restoring
+        one.history = lambda: History(call.originals, hosts())
+        self.open[call.id] = one
+        return Remembering(restoring, lambda name: self._save(call, one, (name,)))
+
+    def _save(self, call: Call, one: _Open, answer: tuple[str, ...]) -> None:
+        names = [_name(call, each) for each in (*answer, *conversations(call.path, call.document))]
+        if names and one.history is not None:
+            one.saving = self.shelf.histories.save(names, one.history(), call.at + self.remember)
+
+    async def settle(self, call: Call, outcome: Outcome) -> None:
+        one = self.open.pop(call.id, None)
+        if one is None:
+            return
+        if one.saving is None and outcome.ended != "denied" and outcome.status < 300:
+            self._save(call, one, ())  # no answer was named, and the conversation may have grown all the same
+        if one.saving is not None:
+            await durable(one.saving)
 
 
-def _rewritten(call: Call, wire: Wire, changes: Mapping[Place, str]) -> Call:
+def _name(call: Call, one: str) -> Name:
+    return Name(call.provider, call.principal.tenant, one)
+
+
+def _hosts(wire: Wire | None, call: Call, before: frozenset[str]) -> frozenset[str]:
+    """Hosts that those who ask have named, in the call's request or in one that it goes on from."""
+    if wire is None or call.document is None:
+        return before
+    return before | hosts_in([one.text for one in wire.walk(call.document) if one.role in _ASKING])
+
+
+def _rewritten(call: Call, wire: Wire, changes: Mapping[Place, str], originals: Originals) -> Call:
     """The call with a new body. A compressed one goes on uncompressed: the provider reads it just the same."""
-    body = rewrite_bytes(decode(call.body, coding_of(call.headers), _NO_LIMIT), changes)
-    document = jiter.from_json(body, catch_duplicate_keys=True, allow_inf_nan=False, cache_mode="keys")
+    plain = decode(call.body, coding_of(call.headers), _NO_LIMIT)
+    body, document = _at_sight(plain, call.document, changes) or _parsed(rewrite_bytes(plain, changes))
     headers = tuple(header for header in call.headers if header[0] not in _OF_THE_BYTES)
-    return replace(call, headers=headers, body=body, document=document, model=wire.model(document))
+    return replace(call, headers=headers, body=body, document=document, model=wire.model(document), originals=originals)
+
+
+def _parsed(body: bytes) -> tuple[bytes, Any]:
+    return body, jiter.from_json(body, catch_duplicate_keys=True, allow_inf_nan=False, cache_mode="keys")
+
+
+def _at_sight(body: bytes, document: Any, changes: Mapping[Place, str]) -> tuple[bytes, Any] | None:
+    """The new body and its document, where each string that changes is found without reading the body from its start: most
+    are written once, and in one way. None where one is not, or another than the one that was meant has changed."""
+    if any(key for _, key in changes):
+        return None
+    new_body = replace_once(body, [(_at(document, path), new) for (path, _), new in changes.items()])
+    if new_body is None:
+        return None
+    done = _parsed(new_body)
+    return done if all(_at(done[1], path) == new for (path, _), new in changes.items()) else None
+
+
+def _at(document: Any, path: Path) -> Any:
+    for step in path:
+        document = document[step]
+    return document
 
 
 def _place(position: Position) -> str:

@@ -10,9 +10,12 @@ from typing import Any
 import orjson
 
 from douane.call import Usage
+from douane.providers.assemble import AssembleMessage
 from douane.providers.base import Operation, Provider, Role
-from douane.providers.meters import Answers, JsonWire, Seen, tokens
-from douane.providers.walk import Grammar
+from douane.providers.framing import Framing
+from douane.providers.meters import Answers, Seen, tokens
+from douane.providers.walk import ANSWER_TOKENS, Grammar
+from douane.providers.wires import JsonWire
 
 __all__ = ["ANTHROPIC", "COUNT_TOKENS", "MESSAGES", "AnthropicFamily", "anthropic"]
 
@@ -33,7 +36,7 @@ class AnthropicFamily:
             status = 402
         return status, _error(status, code, message, call_id)
 
-    def error_event(self, operation: str, code: str, message: str, call_id: str) -> bytes:
+    def error_event(self, operation: str, code: str, message: str, call_id: str, framing: Framing) -> bytes:
         return b"event: error\ndata: " + _error(500, code, message, call_id) + b"\n\n"
 
 
@@ -60,6 +63,14 @@ _GRAMMAR = Grammar(
     kinds=_KINDS,
     free=frozenset({"input", "input_schema", "schema", "metadata", "input_examples"}),
     sealed=frozenset({"thinking"}))
+
+_ANSWER = Grammar(
+    top={"content": "assistant", "stop_sequence": "metadata"},
+    members={},
+    kinds=_KINDS,
+    free=_GRAMMAR.free,
+    sealed=_GRAMMAR.sealed,
+    tokens=ANSWER_TOKENS)
 
 
 def _note(seen: Seen, document: dict[str, Any]) -> None:
@@ -93,7 +104,7 @@ def _usage(seen: Seen) -> Usage:
                  web_searches=tokens(usage, "server_tool_use", "web_search_requests"))
 
 
-MESSAGES = JsonWire(_GRAMMAR, Answers(_note, _usage, (b'"message_stop"', b'"error"')))
+MESSAGES = JsonWire(_GRAMMAR, Answers(_note, _usage, (b'"message_stop"', b'"error"')), _ANSWER, AssembleMessage)
 COUNT_TOKENS = JsonWire(_GRAMMAR, None)
 
 

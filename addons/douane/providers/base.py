@@ -6,12 +6,16 @@ is no operation, and ``unknown_operations`` decides.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
+from urllib.parse import unquote
 
-from douane.call import Target, Usage
+from douane.call import Headers, Target, Usage
+from douane.providers.deltas import Deltas
+from douane.providers.edit import Path, Place
+from douane.providers.framing import Framing
 
-__all__ = ["Family", "Meter", "Operation", "Position", "Provider", "Reading", "Role", "Wire"]
+__all__ = ["Bound", "Family", "Meter", "Operation", "Position", "Provider", "Reading", "Role", "Unseen", "UnseenKind", "Wire"]
 
 type Role = Literal["system", "user", "assistant", "tool_call", "tool_result", "schema", "metadata", "unknown"]
 
@@ -30,6 +34,29 @@ class Position:
     """The text is the name of a member, not its value."""
     sealed: bool = False
     """The provider signed it (thinking with its signature): never rewritten; a finding in it can only be refused."""
+
+
+type UnseenKind = Literal["image", "audio", "video", "document", "file", "tokens", "encrypted", "binary", "url", "hosted_tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """Something in a body that holds no text to search: media, a reference to a stored object, token ids; or that leads
+    elsewhere: the address of what the provider fetches, a tool that the provider runs (*name*: its host, its type)."""
+
+    path: Path
+    kind: UnseenKind
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Where a request says how much it may be answered, in tokens: the paths of members that state it, the one that is put in
+    where none does (None: the format has none), and the number of answers that each may be so long."""
+
+    stated: tuple[Path, ...] = ()
+    insert: Path | None = None
+    choices: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +91,50 @@ class Meter(Protocol):
 class Wire(Protocol):
     """How one operation's bodies are read."""
 
+    @property
+    def deltas(self) -> Deltas:
+        """Where the frames of its streams hold pieces of one text."""
+        ...
+
+    @property
+    def array(self) -> bool:
+        """Whether an answer that is JSON is a list that comes in pieces, an element a frame."""
+        ...
+
+    @property
+    def bound(self) -> Bound: ...
+    def read(self, body: bytes, content_type: bytes) -> Any:
+        """The request's document: a JSON value, or what stands for it (the parts of a form). Raises ValueError."""
+        ...
+
+    def rewrite(self, body: bytes, content_type: bytes, changes: Mapping[Place, str]) -> bytes:
+        """*body* with other strings at these places; every other byte stays. Raises ValueError for one that is not there."""
+        ...
+
+    def unseen(self, document: Any) -> Iterator[Unseen]:
+        """What of a request body cannot be searched, and what leads elsewhere."""
+        ...
+
     def model(self, document: Any) -> str: ...
     def stream(self, document: Any) -> bool: ...
     def walk(self, document: Any) -> Iterator[Position]:
         """Every text position of a request body (law 4: the one walk)."""
         ...
 
-    def meter(self, *, stream: bool) -> Meter:
-        """For an answer: JSON, or a stream where *stream*."""
+    def answered(self, document: Any) -> Iterator[Position]:
+        """Every text position of an answer, an error too: JSON as it came, or as :meth:`assembled` gives it."""
+        ...
+
+    def assembled(self, stream: bytes, framing: Framing) -> Any | None:
+        """The JSON that the provider would have answered with, had it not streamed: of the decoded bytes of a stream, whole
+        or broken off anywhere. None where no event of it could be read. Never raises.
+
+        Beside the format's own members it may have ``error`` (a failure told in the stream) and ``events`` (events that
+        have no place in it, as they came)."""
+        ...
+
+    def meter(self, framing: Framing | None, headers: Headers) -> Meter:
+        """For an answer: the frames of a stream, or (None) one document. *headers*: the answer's; some tell the usage there."""
         ...
 
 
@@ -83,8 +146,8 @@ class Family(Protocol):
         exception. The status may differ from *status* where the family has its own (``budget_exceeded``)."""
         ...
 
-    def error_event(self, operation: str, code: str, message: str, call_id: str) -> bytes:
-        """The bytes of the event that makes the SDK raise in a stream that has begun."""
+    def error_event(self, operation: str, code: str, message: str, call_id: str, framing: Framing) -> bytes:
+        """The bytes of the frame that makes the SDK raise in a stream that has begun."""
         ...
 
 
@@ -95,9 +158,21 @@ class Operation:
     name: str
     method: str
     path: re.Pattern[str]
-    """Matched whole against the raw path below the provider's root."""
+    """Matched whole against the raw path below the provider's root. A group ``model`` in it is the model."""
     wire: Wire | None = None
     """None: neither body nor answer holds text (a list of models)."""
+    model_in_path: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model_in_path", "model" in self.path.groupindex)
+
+    def model_of(self, path: str, document: Any) -> str:
+        """The model that a call asks for: of its path (decoded), where that names one, else of its body."""
+        if self.model_in_path:
+            found = self.path.fullmatch(path)
+            if found is not None and found["model"]:
+                return unquote(found["model"])
+        return "" if self.wire is None or document is None else self.wire.model(document)
 
 
 @dataclass(frozen=True, slots=True)

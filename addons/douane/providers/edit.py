@@ -7,10 +7,12 @@ read by a JSON parser before: what is not JSON is not noticed here.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Path", "Place", "Token", "quoted", "rewrite", "rewrite_bytes", "tokens"]
+import orjson
+
+__all__ = ["Path", "Place", "Token", "quoted", "replace_once", "rewrite", "rewrite_bytes", "strings_with", "tokens"]
 
 type Path = tuple[str | int, ...]
 """Object keys and array indexes from the root, as in ``providers.base.Position.path``."""
@@ -18,6 +20,13 @@ type Place = tuple[Path, bool]
 """A path, and whether the name of the member is meant (``Position.key``) rather than its value."""
 
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
+
+_TO_ITS_END = re.compile(r'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_AFTER_A_STRING = b",:}] \t\r\n"
+"""What may follow the quote that ends a string."""
+_BEGIN = 40
+_LOOKED_AT = 4_000_000
+"""Bytes that may be searched for strings by sight, each string in all of the body; beyond, the body is read once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +108,77 @@ def rewrite_bytes(body: bytes, changes: Mapping[Place, str]) -> bytes:
     return rewrite(body.decode(), changes).encode() if changes else body
 
 
+def strings_with(text: str, marks: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Start and end, quotes included, of every string of the JSON *text* that holds one of *marks* as it is written; names of
+    members too. For marks that can stand in strings only: the rest of the text is not read, so this is fast."""
+    at, length = 0, len(text)
+    hits = [-1] * len(marks)
+    while True:
+        for index, mark in enumerate(marks):
+            if hits[index] < at:
+                found = text.find(mark, at)
+                hits[index] = length if found < 0 else found
+        if (hit := min(hits)) == length:
+            return
+        start = text.rindex('"', at, hit)
+        while _is_escaped(text, start, at):
+            start = text.rindex('"', at, start)
+        at = _end(text, start)
+        yield start, at
+
+
+def _is_escaped(text: str, at: int, floor: int) -> bool:
+    first = at
+    while first > floor and text[first - 1] == "\\":
+        first -= 1
+    return bool((at - first) % 2)
+
+
+def _end(text: str, start: int) -> int:
+    match = _TO_ITS_END.match(text, start + 1)
+    if match is None:
+        raise ValueError("the text is no JSON")
+    return match.end()
+
+
+def replace_once(body: bytes, pairs: Sequence[tuple[str, str]]) -> bytes | None:
+    """*body* with each old string of *pairs* as its new one, where each is written once in it, as :func:`quoted` writes it;
+    None where one is not, and its place must be looked for. Which place that is, is not asked: look there afterwards."""
+    if len(pairs) * len(body) > _LOOKED_AT:
+        return None
+    spots = []
+    for old, new in pairs:
+        token = _written(old)
+        at = _find(body, token, 0)
+        # a quote that ends a string, or is part of one, begins none
+        if at < 0 or token[1] in _AFTER_A_STRING or body[at - 1 : at] == b"\\" or _find(body, token, at + 1) >= 0:
+            return None
+        spots.append((at, at + len(token), _written(new)))
+    out, at = [], 0
+    for start, end, written in sorted(spots):
+        out += [body[at:start], written]
+        at = end
+    return b"".join([*out, body[at:]])
+
+
+def _find(body: bytes, token: bytes, at: int) -> int:
+    """``bytes.find`` by the token's beginning: what that does to look for a long one fast takes longer than the search."""
+    begin = token[:_BEGIN]
+    while (at := body.find(begin, at)) >= 0 and not body.startswith(token, at):
+        at += 1
+    return at
+
+
 def quoted(text: str) -> str:
     """*text* as a JSON string, quotes included; characters beyond ASCII as they are, lone surrogates escaped."""
+    return _written(text).decode()
+
+
+def _written(text: str) -> bytes:
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(text)
-    return json.dumps(text, ensure_ascii=False)
+        return orjson.dumps(text)
+    except orjson.JSONEncodeError:  # a lone surrogate
+        return json.dumps(text).encode()
 
 
 def _plain(token: str) -> str:

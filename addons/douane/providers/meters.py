@@ -1,10 +1,10 @@
-"""Reading usage off an answer, and the one :class:`~douane.providers.base.Wire` that JSON formats share.
+"""Reading usage off an answer, in JSON and in streams.
 
 A meter never breaks an answer: what it cannot read it leaves unread, and a reading without usage keeps the reservation
 (law 6). Of a stream it parses only the events that can tell something: about one in five hundred.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +12,12 @@ import orjson
 
 from douane.call import Usage
 from douane.errors import RefusedError
-from douane.providers.base import Meter, Position, Reading
+from douane.providers.base import Reading
+from douane.providers.framing import Framing
+from douane.providers.framing import Splitter as AnySplitter
 from douane.providers.sse import Splitter, parse
-from douane.providers.walk import Grammar, walk
 
-__all__ = ["ANSWER_LIMIT", "Answers", "FreeMeter", "JsonMeter", "JsonWire", "Seen", "StreamMeter", "tokens"]
+__all__ = ["ANSWER_LIMIT", "Answers", "FrameMeter", "FreeMeter", "JsonMeter", "Seen", "StreamMeter", "tokens"]
 
 ANSWER_LIMIT = 32 * 1024 * 1024
 """Bytes of a JSON answer that a meter holds; of a longer one the usage stays unknown."""
@@ -109,8 +110,47 @@ class JsonMeter:
         return _reading(self._answers, seen)
 
 
+class FrameMeter:
+    """Reads a stream in any framing, each frame of it; holds one frame at most."""
+
+    __slots__ = ("_answers", "_seen", "_splitter")
+
+    def __init__(self, answers: Answers, framing: Framing) -> None:
+        self._answers = answers
+        self._splitter: AnySplitter | None = framing.splitter()
+        self._seen = Seen()
+
+    def feed(self, chunk: bytes) -> None:
+        if self._splitter is None:
+            return
+        try:
+            for frame in self._splitter.feed(chunk):
+                _take(self._answers, self._seen, frame.data)
+        except RefusedError:
+            self._splitter = None  # too large or broken: what was seen before it stands, unfinished
+
+    def reading(self) -> Reading:
+        if self._splitter is not None:
+            for frame in self._splitter.close():
+                _take(self._answers, self._seen, frame.data)
+        return _reading(self._answers, self._seen)
+
+    @property
+    def ended(self) -> bool:
+        return self._seen.ended
+
+
+def _take(answers: Answers, seen: Seen, data: bytes) -> None:
+    try:
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return
+    if isinstance(document, dict):
+        answers.note(seen, document)
+
+
 class StreamMeter:
-    """Reads a stream of server-sent events; holds one event at most."""
+    """Reads a stream of server-sent events; holds one event at most, and parses those that can tell something."""
 
     __slots__ = ("_answers", "_seen", "_splitter")
 
@@ -141,12 +181,7 @@ class StreamMeter:
         if data.startswith(b"[DONE]"):
             self._seen.done = self._seen.ended = True
             return
-        try:
-            document = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            return
-        if isinstance(document, dict):
-            self._answers.note(self._seen, document)
+        _take(self._answers, self._seen, data)
 
     def reading(self) -> Reading:
         return _reading(self._answers, self._seen)
@@ -167,30 +202,3 @@ class FreeMeter:
 
     def reading(self) -> Reading:
         return Reading(Usage(), cost_usd=0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class JsonWire:
-    """One operation: a JSON object in, JSON or server-sent events out."""
-
-    grammar: Grammar
-    answers: Answers | None
-    """None: the provider does not bill this operation."""
-
-    def model(self, document: Any) -> str:
-        """``model`` of the body, or empty where there is no such string."""
-        value = document.get("model") if isinstance(document, dict) else None
-        return value if isinstance(value, str) else ""
-
-    def stream(self, document: Any) -> bool:
-        """Whether a stream was asked for. Anything but false, null or nothing counts as yes."""
-        return bool(document.get("stream")) if isinstance(document, dict) else False
-
-    def walk(self, document: Any) -> Iterator[Position]:
-        return walk(self.grammar, document)
-
-    def meter(self, *, stream: bool) -> Meter:
-        """*stream* should say what the answer is (its content type), not what was asked for."""
-        if self.answers is None:
-            return FreeMeter()
-        return StreamMeter(self.answers) if stream else JsonMeter(self.answers)

@@ -11,9 +11,12 @@ from typing import Any
 import orjson
 
 from douane.call import Target, Usage
+from douane.providers.assemble import AssembleChat, AssembleResponse
 from douane.providers.base import Operation, Provider, Role
-from douane.providers.meters import Answers, JsonWire, Seen, tokens
-from douane.providers.walk import Grammar
+from douane.providers.framing import Framing
+from douane.providers.meters import Answers, Seen, tokens
+from douane.providers.walk import ANSWER_TOKENS, BLOBS, Grammar
+from douane.providers.wires import JsonWire
 
 __all__ = ["CHAT", "MODEL_ID", "OPENAI", "RESPONSES", "OpenAIFamily", "openai_shaped"]
 
@@ -35,7 +38,7 @@ class OpenAIFamily:
             status = 429
         return status, orjson.dumps({"error": _error(status, code, message, call_id)})
 
-    def error_event(self, operation: str, code: str, message: str, call_id: str) -> bytes:
+    def error_event(self, operation: str, code: str, message: str, call_id: str, framing: Framing) -> bytes:
         """The nested form, for responses too: the SDK yields the flat ``{"type": "error"}`` as an event and goes on."""
         return b"data: " + orjson.dumps({"error": _error(500, code, message, call_id)}) + b"\n\n"
 
@@ -63,6 +66,14 @@ _CHAT = Grammar(
     kinds={},
     free=_FREE)
 
+_CHAT_ANSWER = Grammar(
+    top={"choices": "assistant"},
+    members={"tool_calls": "tool_call", "function_call": "tool_call"},
+    kinds={},
+    free=_FREE,
+    sealed=frozenset({"reasoning.text"}),
+    tokens=ANSWER_TOKENS)
+
 _ITEMS: dict[str, Role] = {
     "reasoning": "assistant",
     "mcp_list_tools": "schema",
@@ -79,6 +90,14 @@ _RESPONSES = Grammar(
     members=_SCHEMAS,
     kinds=_ITEMS,
     free=_FREE)
+
+_RESPONSES_ANSWER = Grammar(
+    top=_SCHEMAS | _ABOUT | {"instructions": "system", "output": "assistant", "text": "schema", "prompt": "user"},
+    members=_SCHEMAS,
+    kinds=_ITEMS,
+    free=_FREE,
+    tokens=ANSWER_TOKENS,
+    blobs=BLOBS | {"result"})  # of image_generation_call
 
 
 def _note_chat(seen: Seen, document: dict[str, Any]) -> None:
@@ -145,9 +164,10 @@ def _response_usage(seen: Seen) -> Usage:
                  reasoning=tokens(usage, "output_tokens_details", "reasoning_tokens"), web_searches=seen.searches)
 
 
-CHAT = JsonWire(_CHAT, Answers(_note_chat, _chat_usage, (b"[DONE]", b'"error"')))
+CHAT = JsonWire(_CHAT, Answers(_note_chat, _chat_usage, (b"[DONE]", b'"error"')), _CHAT_ANSWER, AssembleChat)
 RESPONSES = JsonWire(_RESPONSES, Answers(_note_response, _response_usage, (
-    b"response.completed", b"response.incomplete", b"response.failed", b"[DONE]", b'"error"')))
+    b"response.completed", b"response.incomplete", b"response.failed", b"[DONE]", b'"error"')),
+    _RESPONSES_ANSWER, AssembleResponse)
 
 
 def openai_shaped(name: str, hosts: tuple[str, ...], *, root: str = "/v1", prices: str = "",

@@ -1,6 +1,6 @@
-"""The one walk: where a request body holds text.
+"""The one walk: where a request's body holds text, and an answer's.
 
-Law 4, fail closed: **every string of the body is a text position**, in fields nobody heard of too, but for the members
+Law 4, fail closed: **every string of a body is a text position**, in fields nobody heard of too, but for the members
 a :class:`Grammar` names as *tokens* (identifiers, enumerations) or *blobs* (base64, signatures), and these only while
 the value looks like one: a token with a space or an ``@`` in it is text. Names of tools and functions are text. Keys
 are text where the caller makes them up (*free* members, such as metadata, tool input and schemas), and elsewhere where
@@ -14,7 +14,7 @@ from typing import Any
 
 from douane.providers.base import Position, Role
 
-__all__ = ["BLOBS", "TOKENS", "TURNS", "Grammar", "walk"]
+__all__ = ["ANSWER", "ANSWER_TOKENS", "BLOBS", "TOKENS", "TURNS", "Grammar", "walk"]
 
 TOKENS = frozenset({
     "type", "role", "model", "id", "object", "status", "phase", "execution", "detail", "format", "syntax", "media_type",
@@ -25,6 +25,9 @@ TOKENS = frozenset({
     "inference_geo", "speed", "stop_reason",
 })
 """Members that hold identifiers or enumerations, in the OpenAI and Anthropic formats."""
+
+ANSWER_TOKENS = TOKENS | {"finish_reason", "native_finish_reason", "system_fingerprint", "request_id", "expires_at"}
+"""The same in answers."""
 
 BLOBS = frozenset({"data", "file_data", "b64_json", "url", "image_url", "signature", "encrypted_content",
                    "encrypted_index"})
@@ -60,6 +63,10 @@ class Grammar:
     """Types of objects whose ``signature`` covers their text."""
     tokens: frozenset[str] = TOKENS
     blobs: frozenset[str] = BLOBS
+
+
+ANSWER = Grammar({}, {}, {}, frozenset(), tokens=ANSWER_TOKENS)
+"""Of an answer of which nothing is known but that it is JSON: every text of it is ``unknown``."""
 
 
 type _Task = tuple[tuple[str | int, ...], Any, Role, str, bool, bool]

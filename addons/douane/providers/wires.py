@@ -1,0 +1,77 @@
+"""The one :class:`~douane.providers.base.Wire` that JSON formats share: what tells them apart is data."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jiter
+
+from douane.call import Headers
+from douane.providers.assemble import Assembler, assemble, events_of
+from douane.providers.base import Bound, Meter, Position, Unseen
+from douane.providers.deltas import COMMON, Deltas
+from douane.providers.edit import Place, rewrite_bytes
+from douane.providers.framing import SSE, Framing
+from douane.providers.meters import Answers, FrameMeter, FreeMeter, JsonMeter, StreamMeter
+from douane.providers.unseen import unseen
+from douane.providers.walk import ANSWER, Grammar, walk
+
+__all__ = ["JsonWire", "read_json"]
+
+
+def read_json(body: bytes) -> Any:
+    """Raises ValueError; a duplicate key is one, for who reads which of the two, nobody knows."""
+    return jiter.from_json(body, catch_duplicate_keys=True, allow_inf_nan=False, cache_mode="keys")
+
+
+_NO_BOUND = Bound()
+
+
+@dataclass(frozen=True, slots=True)
+class JsonWire:
+    """One operation: a JSON object in, JSON or a stream of JSON out."""
+
+    grammar: Grammar
+    answers: Answers | None
+    """None: the provider does not bill this operation."""
+    answer: Grammar = ANSWER
+    assembler: Callable[[], Assembler] | None = None
+    """None: the operation has no streams."""
+    deltas: Deltas = COMMON
+    array: bool = False
+    bound: Bound = _NO_BOUND
+
+    def read(self, body: bytes, content_type: bytes) -> Any:
+        return read_json(body)
+
+    def rewrite(self, body: bytes, content_type: bytes, changes: Mapping[Place, str]) -> bytes:
+        return rewrite_bytes(body, changes)
+
+    def model(self, document: Any) -> str:
+        """``model`` of the body, or empty where there is no such string."""
+        value = document.get("model") if isinstance(document, dict) else None
+        return value if isinstance(value, str) else ""
+
+    def stream(self, document: Any) -> bool:
+        """Whether a stream was asked for. Anything but false, null or nothing counts as yes."""
+        return bool(document.get("stream")) if isinstance(document, dict) else False
+
+    def walk(self, document: Any) -> Iterator[Position]:
+        return walk(self.grammar, document)
+
+    def unseen(self, document: Any) -> Iterator[Unseen]:
+        return unseen(document)
+
+    def answered(self, document: Any) -> Iterator[Position]:
+        return walk(self.answer, document)
+
+    def assembled(self, stream: bytes, framing: Framing = SSE) -> Any | None:
+        return None if self.assembler is None else assemble(self.assembler(), events_of(stream, framing))
+
+    def meter(self, framing: Framing | None, headers: Headers = ()) -> Meter:
+        """*framing* should be that of the answer (its content type), not what was asked for."""
+        if self.answers is None:
+            return FreeMeter()
+        if framing is None:
+            return JsonMeter(self.answers)
+        return StreamMeter(self.answers) if framing is SSE else FrameMeter(self.answers, framing)
