@@ -429,6 +429,9 @@ def test_a_response_in_pieces() -> None:
             {"content": [{"type": "output_text", "text": "Bob", "annotations": [{"title": "T"}]}], "summary": [
                 "loose", {"type": "summary_text", "text": "why"}]}, {"id": "again"}],
         "events": [event("novel_thing.done", output_index=2, whole="new")]}
+    whole = {"id": "resp_1", "status": "completed", "output": [{"type": "message", "content": [{"text": "whole"}]}]}
+    assert RESPONSES.assembled(sse(event("output_text.delta", output_index=0, content_index=0, delta="w"),
+                                   event("completed", response=whole))) == whole
     failed = {"id": "resp_1", "status": "failed", "output": [], "error": {"message": "m"}}
     document = RESPONSES.assembled(sse(event("output_text.delta", output_index=0, content_index=0, delta="x"),
                                        event("failed", response=failed)))

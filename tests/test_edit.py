@@ -4,8 +4,10 @@ import json
 
 import jiter
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from douane.providers.edit import quoted, rewrite, rewrite_bytes, tokens
+from douane.providers.edit import quoted, replace_once, rewrite, rewrite_bytes, strings_with, tokens
 from douane.providers.table import builtin
 from tests import wire as recorded
 
@@ -84,3 +86,36 @@ def test_rewriting_recorded_requests_with_themselves_gives_the_same_bytes() -> N
             assert all(found[place] == f"{text} ·" for place, text in places.items() if not place[1])
             seen += 1
     assert seen > 100
+
+
+STRINGS = st.text('<u003c"\\,:{}[] aé', max_size=12)
+DOCUMENTS = st.recursive(STRINGS | st.none() | st.integers(), lambda below: st.lists(below, max_size=4)
+                         | st.dictionaries(STRINGS, below, max_size=4), max_leaves=12)
+
+
+@given(DOCUMENTS, st.booleans())
+def test_strings_with_a_mark_are_those_that_the_reader_finds(document: object, ascii_only: bool) -> None:  # noqa: FBT001
+    text = json.dumps(document, ensure_ascii=ascii_only)
+    read = [(token.start, token.end) for token in tokens(text) if token.string]
+    assert list(strings_with(text, ("<", "u003"))) == [
+        (start, end) for start, end in read if "<" in text[start:end] or "u003" in text[start:end]]
+
+
+@given(DOCUMENTS)
+def test_what_is_replaced_at_sight_is_the_string_itself(document: object) -> None:
+    text = json.dumps(document, ensure_ascii=False)
+    read = [token for token in tokens(text) if token.string and text[token.start:token.end] != '""']
+    for token in read:
+        written = text[token.start:token.end]
+        done = replace_once(text.encode(), [(json.loads(written), "new")])
+        assert done is None or done.decode() == rewrite(text, {(token.path, token.key): "new"})
+        if text.count(written) == 1 and written[1] not in ",:}] ":
+            assert done is not None
+
+
+def test_what_is_written_twice_or_in_another_way_is_not_replaced_at_sight() -> None:
+    for body in (b'["a", "a"]', b'["\\u0061"]', b'["x\\"a"]', b'{"x":1}'):
+        assert replace_once(body, [("a", "b")]) is None
+    assert replace_once(b'["a", "\\u0061"]', [("a", "b"), ("a", "b")]) is None
+    assert replace_once(b'["x","y"]', [(",", "b")]) is None
+    assert replace_once(b'["a", 1]', [("a", "b\n")]) == b'["b\\n", 1]'

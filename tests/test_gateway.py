@@ -578,7 +578,7 @@ BROKEN = {
     "an unknown section": ("version: 1", "version: 1\nverison: 2", "verison"),
     "a missing secret": ("env:REAL_KEY", "env:NO_SUCH_KEY", "NO_SUCH_KEY"),
     "a wrong condition": ("{unknown: deny}", "{unknown: deny}\n    when: nobody.x", "when"),
-    "a level that is not there": ("chain:", "audit: {level: full}\nchain:", "audit.level"),
+    "a level that is not there": ("{level: metadata}", "{level: full}", "audit.level"),
     "a repeated key": ("version: 1", "version: 1\nversion: 1", "version"),
     "no YAML": ("version: 1", "\tversion", "p.yaml"),
 }

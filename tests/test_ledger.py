@@ -69,6 +69,20 @@ def test_reserve_capture_void(ledger: SqliteLedger, tmp_path: Path) -> None:
     assert one.left == 75
 
 
+def test_calls_of_one_transaction_see_each_other(ledger: SqliteLedger, tmp_path: Path) -> None:
+    async def work() -> None:
+        held = await asyncio.gather(*(ledger.reserve(str(n), AT, demands(100, 250), 30) for n in range(5)))
+        assert [type(one) for one in held] == [Held, Held, Held, Refused, Refused]
+        assert balance(tmp_path) == balance(tmp_path, TOTAL) == (0, 90)
+        done = await asyncio.gather(ledger.capture("0", 20), ledger.reserve("5", AT, demands(100, 250), 20), ledger.void("1"),
+                                    ledger.capture("2", None), ledger.reserve("6", AT, demands(100, 250), 31))
+        assert done[:4] == [True, Held(20), True, True]
+        assert isinstance(done[4], Refused)
+        assert balance(tmp_path) == balance(tmp_path, TOTAL) == (50, 20)
+
+    run(work())
+
+
 def test_a_reservation_resolves_once(ledger: SqliteLedger, tmp_path: Path) -> None:
     async def work() -> None:
         for _ in range(2):

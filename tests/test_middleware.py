@@ -384,15 +384,15 @@ def test_a_client_that_leaves_while_it_asks(folders: dict[str, Any]) -> None:
 # -- opening and closing -----------------------------------------------------------------------------------------------
 
 
-async def live(app: App, *, stop: bool = True) -> list[Message]:
-    """A server's lifespan: what the app sent."""
+async def live(app: App, at_each: Callable[[], None] = lambda: None) -> list[Message]:
+    """A server's lifespan: what the app sent. *at_each* message of it; after the last, a server may be gone."""
     inbox, sent = asyncio.Queue[Message](), list[Message]()
-    inbox.put_nowait({"type": "lifespan.startup"})
-    if stop:
-        inbox.put_nowait({"type": "lifespan.shutdown"})
+    for step in ("startup", "shutdown"):
+        inbox.put_nowait({"type": f"lifespan.{step}"})
 
     async def send(message: Message) -> None:
         sent.append(message)
+        at_each()
 
     async with asyncio.timeout(5):
         await app({"type": "lifespan", "state": {}}, inbox.get, send)
@@ -422,10 +422,9 @@ def test_it_opens_before_the_app_and_closes_after_it(folders: dict[str, Any]) ->
         yield
         steps.append(events(folders))
 
-    sent = asyncio.run(live(Douane(Starlette(lifespan=lifespan), **folders)))
+    sent = asyncio.run(live(Douane(Starlette(lifespan=lifespan), **folders), lambda: steps.append(events(folders))))
     assert [one["type"] for one in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
-    assert steps == [["opened", "start"], ["opened", "start"]]
-    assert events(folders) == ["opened", "start", "stop"]
+    assert steps == [["opened", "start"]] * 3 + [["opened", "start", "stop"]]
 
 
 def test_an_app_without_a_lifespan_has_one(folders: dict[str, Any]) -> None:

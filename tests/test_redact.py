@@ -94,6 +94,16 @@ def test_only_the_string_changes() -> None:
     assert MAIL not in repr(after)
 
 
+def test_a_text_written_in_two_ways_is_replaced_in_both() -> None:
+    escaped = MAIL.replace("@", "\\u0040")
+    body = f'{{"model": "gpt-4o", "user": "{MAIL}", "messages": [{{"role": "user", "content": "{escaped}"}}]}}'.encode()
+    after = rewritten(ask(body)).call
+    (placeholder,) = after.originals
+    assert after.document["user"] == after.document["messages"][0]["content"] == placeholder
+    hidden = f'{{"model": "gpt-4o", "messages": [{{"role": "user", "content": "{escaped}"}}]}}'.encode()
+    assert rewritten(ask(hidden)).call.document["messages"][0]["content"] == placeholder
+
+
 def test_every_position_is_scanned_and_named_without_users_keys() -> None:
     call = ask({"model": "gpt-4o", "metadata": {MAIL: "x", "k": MAIL}, "messages": [
         {"role": "system", "content": MAIL}, {"role": "user", "content": [{"type": "text", "text": f"{MAIL} {MAIL}"}]},

@@ -38,6 +38,7 @@ APP_SECONDS = 40.0
 STOP_SECONDS = 5.0
 _NOT_INHERITED = ("OPENAI_", "ANTHROPIC_", "DOUANE_")
 """Beginnings of variables that would make it another demo: other base URLs, real keys, other folders."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PYTHON = (sys.executable, "-P")
 """``-P``: what lies in the folder where the demo is called is none of its business."""
 
@@ -186,16 +187,10 @@ def _options(places: Places) -> list[str]:
 @contextlib.contextmanager
 def _gateway(places: Places, log: Path, environ: Mapping[str, str]) -> Iterator[None]:
     """``douane serve`` on free ports, until the block ends. Raises EnvironmentFailedError where it does not start."""
-    with log.open("wb") as said:
-        process = subprocess.Popen(  # noqa: S603 - ourselves
-            [*PYTHON, "-m", "douane", "serve", *_options(places),
-             "--proxy", str(places.proxy), "--http", str(places.http), "--admin", str(places.admin)],
-            env=environ, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True)
-    try:
+    words = ["serve", *_options(places), "--proxy", str(places.proxy), "--http", str(places.http), "--admin", str(places.admin)]
+    with log.open("wb") as said, _started(words, environ, stdout=said, stderr=said) as process:
         _wait_until_it_answers(process, places, log)
         yield
-    finally:
-        _end(process)
 
 
 def _wait_until_it_answers(process: "subprocess.Popen[bytes]", places: Places, log: Path) -> None:
@@ -212,18 +207,32 @@ def _wait_until_it_answers(process: "subprocess.Popen[bytes]", places: Places, l
 
 def _app(places: Places, environ: Mapping[str, str]) -> tuple[int, str, str]:
     """``douane run -- python -m douane.demo.app``: exit code, standard output, standard error."""
-    process = subprocess.Popen(  # noqa: S603 - ourselves
-        [*PYTHON, "-m", "douane", "run", *_options(places), "--as", "demo-app", "--tag", "run=demo", "--",
-         *PYTHON, "-m", "douane.demo.app"],
-        env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
-        start_new_session=True)
-    try:
-        out, err = process.communicate(timeout=APP_SECONDS)
-    except subprocess.TimeoutExpired:
-        raise EnvironmentFailedError(f"demo: the app did not end within {APP_SECONDS:g} s") from None
-    finally:
-        _end(process)
+    words = ["run", *_options(places), "--as", "demo-app", "--tag", "run=demo", "--", *PYTHON, "-m", "douane.demo.app"]
+    with _started(words, environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8") as process:
+        try:
+            out, err = process.communicate(timeout=APP_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise EnvironmentFailedError(f"demo: the app did not end within {APP_SECONDS:g} s") from None
     return process.returncode, out, err
+
+
+@contextlib.contextmanager
+def _started(words: list[str], environ: Mapping[str, str], **options: Any) -> Iterator["subprocess.Popen[Any]"]:
+    """``douane WORDS…``, which has ended when the block is left, with all that it started. A signal that comes while it is
+    being started waits until there is something to end."""
+    came: list[int] = []
+    with contextlib.ExitStack() as stack:
+        before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in _SIGNALS}
+        try:
+            process = subprocess.Popen([*PYTHON, "-m", "douane", *words], env=dict(environ),  # noqa: S603 - ourselves
+                                       stdin=subprocess.DEVNULL, start_new_session=True, **options)
+            stack.callback(_end, process)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if came:
+            raise KeyboardInterrupt
+        yield process
 
 
 def _end(process: "subprocess.Popen[Any]") -> None:

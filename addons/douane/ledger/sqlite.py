@@ -21,6 +21,7 @@ from typing import Any
 
 from douane.errors import EnvironmentFailedError
 from douane.ledger.base import ANSWER_SECONDS, Account, Balance, Demand, Held, LedgerUnavailableError, Refused
+from douane.ledger.books import Books
 
 __all__ = ["FILE", "SqliteLedger", "read_balances"]
 
@@ -56,16 +57,13 @@ CREATE TABLE hold (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX hold_at ON hold (at);
 """
-_FIND = "SELECT id, captured, reserved FROM account WHERE book=? AND scope=? AND name=? AND period=? AND begins=?"
-_HOLD = "SELECT amount, state FROM hold WHERE call=? AND account=?"
-_OPEN = "INSERT INTO account (book, scope, name, period, begins, ends) VALUES (?, ?, ?, ?, ?, ?)"
 
 
 @dataclass(slots=True)
 class _Wish:
     """One request to the writing thread."""
 
-    act: Callable[[sqlite3.Connection], Any]
+    act: Callable[[Books], Any]
     future: "asyncio.Future[Any]"
     reserves: str = ""
     """The call for which money is held; empty where a hold is resolved."""
@@ -114,7 +112,9 @@ class SqliteLedger:
             raise RuntimeError("the ledger is in use")
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            found = sum(_resolve(self._connection, call, None) for call in calls)
+            books = Books(self._connection)
+            found = sum(books.resolve(call, None) for call in calls)
+            books.close()
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise EnvironmentFailedError(f"{self.path}: the ledger cannot be written: {error}") from None
@@ -135,21 +135,21 @@ class SqliteLedger:
     def look_again(self) -> None:
         """Where the last transaction failed, try one; on the loop. Readiness must not wait for a call that it keeps away."""
         if self.failure and not self._closed:
-            self._put(_Wish(_touch, _ignored(asyncio.get_running_loop()), reserves="-"))
+            self._put(_Wish(Books.touch, _ignored(asyncio.get_running_loop()), reserves="-"))
 
     # -- Ledger ----------------------------------------------------------------------------------------------------
 
     async def reserve(self, call: str, at: float, demands: Sequence[Demand], amount: int) -> Held | Refused:
-        found: Held | Refused = await self._ask(lambda c: _reserve(c, call, at, demands, amount), call)
+        found: Held | Refused = await self._ask(lambda books: books.reserve(call, at, demands, amount), call)
         return found
 
     async def capture(self, call: str, amount: int | None) -> bool:
-        return bool(await self._ask(lambda c: _resolve(c, call, amount)))
+        return bool(await self._ask(lambda books: books.resolve(call, amount)))
 
     async def void(self, call: str) -> bool:
-        return bool(await self._ask(lambda c: _resolve(c, call, 0)))
+        return bool(await self._ask(lambda books: books.resolve(call, 0)))
 
-    async def _ask(self, act: Callable[[sqlite3.Connection], Any], reserves: str = "") -> Any:
+    async def _ask(self, act: Callable[[Books], Any], reserves: str = "") -> Any:
         if self._closed:
             raise LedgerUnavailableError("the ledger is closed")
         loop = asyncio.get_running_loop()
@@ -211,11 +211,13 @@ class SqliteLedger:
             if _identity(self.path) != self._identity:
                 raise sqlite3.OperationalError("the file was moved or deleted")
             connection.execute("BEGIN IMMEDIATE")
+            books = Books(connection)
             for wish in wishes:
-                wish.result = wish.act(connection)
+                wish.result = wish.act(books)
             for wish in wishes:
                 if wish.reserves and wish.given_up:  # in the meantime
-                    _resolve(connection, wish.reserves, 0)
+                    books.resolve(wish.reserves, 0)
+            books.close()
             if time.monotonic() - self._pruned > _PRUNE_SECONDS:
                 self._pruned = time.monotonic()
                 _prune(connection)
@@ -231,7 +233,7 @@ class SqliteLedger:
         for wish in wishes:
             if wish.future.done():
                 if wish.reserves and failure is None and not self._closed:  # held too late: nobody knows of it
-                    self._put(_Wish(partial(_resolve, call=wish.reserves, amount=0), _ignored(wish.future.get_loop())))
+                    self._put(_Wish(partial(Books.resolve, call=wish.reserves, amount=0), _ignored(wish.future.get_loop())))
             elif failure is None:
                 wish.future.set_result(wish.result)
             else:
@@ -278,51 +280,8 @@ def _make(connection: sqlite3.Connection, path: Path) -> None:
         raise EnvironmentFailedError(f"{path}: the ledger is damaged ({sound}); move it away to begin a new one")
 
 
-def _touch(connection: sqlite3.Connection) -> None:
-    """A write that changes nothing."""
-    connection.execute(f"PRAGMA user_version={VERSION}")
-
-
 def _prune(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM hold WHERE at < ? AND state != 'held'", (int(time.time() - _KEEP_SECONDS),))
-
-
-def _reserve(connection: sqlite3.Connection, call: str, at: float, demands: Sequence[Demand], amount: int) -> Held | Refused:
-    """Look at every account first, then write: a refusal has written nothing."""
-    fitting: list[tuple[Demand, int | None, int]] = []
-    for demand in demands:
-        one = demand.account
-        row = connection.execute(_FIND, (one.book, one.scope, one.name, one.period, one.start)).fetchone()
-        number, captured, reserved = (None, 0, 0) if row is None else row
-        found = None if number is None else connection.execute(_HOLD, (call, number)).fetchone()
-        more = amount
-        if found is not None:
-            more = max(0, amount - found[0]) if found[1] == "held" else 0
-        left = 0 if demand.limit is None else demand.limit - captured - reserved
-        if demand.limit is not None and more > left:
-            return Refused(one, left, None if one.end is None else max(0.0, one.end - at))
-        fitting.append((demand, number, more))
-    for demand, number, more in fitting:
-        one = demand.account
-        row_id = number if number is not None else connection.execute(
-            _OPEN, (one.book, one.scope, one.name, one.period, one.start, one.end)).lastrowid
-        connection.execute("UPDATE account SET reserved=reserved+?, ceiling=coalesce(?, ceiling) WHERE id=?",
-                           (more, demand.limit, row_id))
-        connection.execute("INSERT INTO hold (call, account, amount, at) VALUES (?, ?, ?, ?)"
-                           " ON CONFLICT DO UPDATE SET amount=amount+? WHERE state='held'",
-                           (call, row_id, more, int(time.time()), more))
-    return Held(amount)
-
-
-def _resolve(connection: sqlite3.Connection, call: str, amount: int | None) -> bool:
-    """Book *amount* (None: what was held) in place of every open hold of *call*."""
-    rows = connection.execute("SELECT account, amount FROM hold WHERE call=? AND state='held'", (call,)).fetchall()
-    for account, held in rows:
-        spent = held if amount is None else amount
-        connection.execute("UPDATE account SET reserved=reserved-?, captured=captured+? WHERE id=?", (held, spent, account))
-        connection.execute("UPDATE hold SET state=?, amount=? WHERE call=? AND account=?",
-                           ("captured" if spent else "void", spent, call, account))
-    return bool(rows)
 
 
 def read_balances(folder: Path, at: float) -> list[Balance]:

@@ -177,7 +177,8 @@ class _Budget:
                 if isinstance(inserted, Deny):
                     return inserted
                 call = inserted
-        given = input_bound(call.provider, call.document, (position.text for position in wire.walk(call.document)))
+        texts = (position.text for position in wire.walk(call.document))
+        given = input_bound(call.provider, call.document, texts, call.model)
         return call, (given, bound * choices)
 
     def _amount(self, call: Call, tokens: tuple[int, int] | None) -> int | None:

@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
-import jiter
-
 from douane.call import Call, Finding, Outcome
 from douane.coding import coding_of, decode
 from douane.detect import DEFAULT_ENTITIES, Scanner, Wanted
@@ -23,7 +21,8 @@ from douane.histories.base import NOTHING, History, Name, Shelf, durable
 from douane.placeholders import DataKey, Minter
 from douane.policy import BodyFilter, Setting, policy
 from douane.providers.base import Position, Wire
-from douane.providers.edit import Path, Place, replace_once, rewrite_bytes
+from douane.providers.deltas import COMMON
+from douane.providers.edit import Place
 from douane.providers.kept import conversations, goes_on_from, is_kept
 from douane.redaction import Replace, read_text
 from douane.rehydrate import Restorer, hosts_in
@@ -164,8 +163,10 @@ class _Redact:
         if not self.restore or not call.originals:
             return None
         one = self.open.get(call.id) or _Open()
-        hosts = functools.cache(functools.partial(_hosts, self.wires.get((call.provider, call.operation)), call, one.hosts))
-        restoring = RestoreFilter(Restorer(call.originals, hosts), json_text=_asks_for_json(call.document))
+        wire = self.wires.get((call.provider, call.operation))
+        hosts = functools.cache(functools.partial(_hosts, wire, call, one.hosts))
+        restoring = RestoreFilter(Restorer(call.originals, hosts), json_text=_asks_for_json(call.document),
+                                  deltas=wire.deltas if wire else COMMON, array=wire.array if wire else False)
         if not self.remember or not is_kept(call.path, call.document):
             return restoring
         one.history = lambda: History(call.originals, hosts())
@@ -201,31 +202,10 @@ def _hosts(wire: Wire | None, call: Call, before: frozenset[str]) -> frozenset[s
 def _rewritten(call: Call, wire: Wire, changes: Mapping[Place, str], originals: Originals) -> Call:
     """The call with a new body. A compressed one goes on uncompressed: the provider reads it just the same."""
     plain = decode(call.body, coding_of(call.headers), _NO_LIMIT)
-    body, document = _at_sight(plain, call.document, changes) or _parsed(rewrite_bytes(plain, changes))
+    body, document = wire.rewrite(plain, call.header(b"content-type") or b"", call.document, changes)
     headers = tuple(header for header in call.headers if header[0] not in _OF_THE_BYTES)
-    return replace(call, headers=headers, body=body, document=document, model=wire.model(document), originals=originals)
-
-
-def _parsed(body: bytes) -> tuple[bytes, Any]:
-    return body, jiter.from_json(body, catch_duplicate_keys=True, allow_inf_nan=False, cache_mode="keys")
-
-
-def _at_sight(body: bytes, document: Any, changes: Mapping[Place, str]) -> tuple[bytes, Any] | None:
-    """The new body and its document, where each string that changes is found without reading the body from its start: most
-    are written once, and in one way. None where one is not, or another than the one that was meant has changed."""
-    if any(key for _, key in changes):
-        return None
-    new_body = replace_once(body, [(_at(document, path), new) for (path, _), new in changes.items()])
-    if new_body is None:
-        return None
-    done = _parsed(new_body)
-    return done if all(_at(done[1], path) == new for (path, _), new in changes.items()) else None
-
-
-def _at(document: Any, path: Path) -> Any:
-    for step in path:
-        document = document[step]
-    return document
+    model = wire.model(document) or call.model
+    return replace(call, headers=headers, body=body, document=document, model=model, originals=originals)
 
 
 def _place(position: Position) -> str:

@@ -107,8 +107,9 @@ class Wire(Protocol):
         """The request's document: a JSON value, or what stands for it (the parts of a form). Raises ValueError."""
         ...
 
-    def rewrite(self, body: bytes, content_type: bytes, changes: Mapping[Place, str]) -> bytes:
-        """*body* with other strings at these places; every other byte stays. Raises ValueError for one that is not there."""
+    def rewrite(self, body: bytes, content_type: bytes, document: Any, changes: Mapping[Place, str]) -> tuple[bytes, Any]:
+        """*body*, which reads as *document*, with other strings at these places, and what it reads as then; every other byte
+        stays. Raises ValueError for a place that is not there."""
         ...
 
     def unseen(self, document: Any) -> Iterator[Unseen]:

@@ -144,7 +144,7 @@ def _end(text: str, start: int) -> int:
 def replace_once(body: bytes, pairs: Sequence[tuple[str, str]]) -> bytes | None:
     """*body* with each old string of *pairs* as its new one, where each is written once in it, as :func:`quoted` writes it;
     None where one is not, and its place must be looked for. Which place that is, is not asked: look there afterwards."""
-    if len(pairs) * len(body) > _LOOKED_AT:
+    if len(pairs) * len(body) > _LOOKED_AT or len(dict(pairs)) < len(pairs):
         return None
     spots = []
     for old, new in pairs:

@@ -10,7 +10,7 @@ from douane.call import Headers
 from douane.providers.assemble import Assembler, assemble, events_of
 from douane.providers.base import Bound, Meter, Position, Unseen
 from douane.providers.deltas import COMMON, Deltas
-from douane.providers.edit import Place, rewrite_bytes
+from douane.providers.edit import Path, Place, replace_once, rewrite_bytes
 from douane.providers.framing import SSE, Framing
 from douane.providers.meters import Answers, FrameMeter, FreeMeter, JsonMeter, StreamMeter
 from douane.providers.unseen import unseen
@@ -44,8 +44,12 @@ class JsonWire:
     def read(self, body: bytes, content_type: bytes) -> Any:
         return read_json(body)
 
-    def rewrite(self, body: bytes, content_type: bytes, changes: Mapping[Place, str]) -> bytes:
-        return rewrite_bytes(body, changes)
+    def rewrite(self, body: bytes, content_type: bytes, document: Any, changes: Mapping[Place, str]) -> tuple[bytes, Any]:
+        done = _at_sight(body, document, changes)
+        if done is None:
+            body = rewrite_bytes(body, changes)
+            done = body, read_json(body)
+        return done
 
     def model(self, document: Any) -> str:
         """``model`` of the body, or empty where there is no such string."""
@@ -75,3 +79,21 @@ class JsonWire:
         if framing is None:
             return JsonMeter(self.answers)
         return StreamMeter(self.answers) if framing is SSE else FrameMeter(self.answers, framing)
+
+
+def _at_sight(body: bytes, document: Any, changes: Mapping[Place, str]) -> tuple[bytes, Any] | None:
+    """The new body and its document, where each string that changes is found without reading the body from its start: most
+    are written once, and in one way. None where one is not, or another than the one that was meant has changed."""
+    if any(key for _, key in changes):
+        return None
+    new_body = replace_once(body, [(_at(document, path), new) for (path, _), new in changes.items()])
+    if new_body is None:
+        return None
+    read = read_json(new_body)
+    return (new_body, read) if all(_at(read, path) == new for (path, _), new in changes.items()) else None
+
+
+def _at(document: Any, path: Path) -> Any:
+    for step in path:
+        document = document[step]
+    return document
