@@ -81,7 +81,7 @@ def _plain(rng: random.Random, size: int) -> str:
     """Chat with a number, a date or a version here and there, and nothing that is anybody's."""
     words = goods.text(rng, size // 3, found=0.0, noise=0.0).split(" ")
     for at in range(3, len(words), 20):
-        words[at] = rng.choice((f"{rng.randrange(99)}", "2026-03-14", "12:30", f"v3.{rng.randrange(20)}", f"#{rng.randrange(999)}"))
+        words[at] = rng.choice((f"{rng.randrange(99)}", "2026-03-14", "12:30", f"v3.{rng.randrange(20)}", "#417"))
     return " ".join(words)[:size]
 
 

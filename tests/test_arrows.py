@@ -28,7 +28,8 @@ def tree(module: str) -> ast.Module:
 
 @cache
 def imports(module: str) -> frozenset[str]:
-    """What *module* imports, in functions too: modules of ours by their full name, others by their first part."""
+    """What *module* imports, in functions too: modules of ours by their full name, others by their first part (but for
+    ``urllib.parse``, which reads text and opens nothing)."""
     found: set[str] = set()
     for node in ast.walk(tree(module)):
         if isinstance(node, ast.Import):
@@ -39,7 +40,7 @@ def imports(module: str) -> frozenset[str]:
             for alias in node.names:
                 submodule = f"{source}.{alias.name}"
                 found.add(submodule if submodule in PATHS else source)
-    return frozenset(one if one.startswith("douane") else one.partition(".")[0] for one in found)
+    return frozenset(one if one.startswith("douane") or one == "urllib.parse" else one.partition(".")[0] for one in found)
 
 
 def ours(module: str) -> set[str]:
@@ -88,13 +89,14 @@ ALLOWED: dict[str, frozenset[str] | set[str]] = {
     "douane.policy": {"call", "verdict", "policies", "placeholders", "histories", "ledger", "providers"},
     "douane.edge": {"providers"},
     "douane.coding": {"call", "errors"}, **dict.fromkeys(under("douane.ledger"), frozenset({"ledger", "errors"})),
-    "douane.chain": {"call", "edge", "policy", "providers"}, "douane.gate": {"call", "chain"},
+    "douane.chain": {"call", "edge", "policy", "providers"}, "douane.gate": {"answer", "call", "chain", "providers"},
+    "douane.echo": {"call"},
     "douane.answer": {"call", "coding", "errors", "policy", "providers"},
     "douane.relay": {"asgi", "call", "upstream", "errors"}, "douane.asgi": set(),
     **dict.fromkeys(under("douane.providers"), frozenset({"providers", "call", "errors"})),
     **dict.fromkeys(under("douane.policies"), frozenset(
         {"policy", "providers", "call", "verdict", "errors", "secrets", "ledger", "units", "placeholders", "coding",
-         "detect", "histories", "redaction", "rehydrate", "remember", "restore"})),
+         "detect", "echo", "histories", "redaction", "rehydrate", "remember", "restore"})),
     "douane.placeholders": {"secrets"}, "douane.redaction": {"placeholders", "providers"}, "douane.rehydrate": {"providers"},
     "douane.restore": {"call", "errors", "providers", "rehydrate"}, "douane.remember": {"call", "providers", "restore"},
     **dict.fromkeys(under("douane.histories"), frozenset({"histories", "errors", "placeholders", "secrets"})),
@@ -113,7 +115,8 @@ def test_nothing_imports_the_command_line() -> None:
 
 def test_only_the_command_line_and_the_third_door_import_hosts() -> None:
     hosts = set(under("douane.hosts"))
-    assert {module for module in PATHS if imports(module) & hosts and module not in hosts} == {"douane.cli", "douane.middleware"}
+    assert {module for module in PATHS if imports(module) & hosts and module not in hosts} == {
+        "douane.cli", "douane.middleware"}
 
 
 def test_the_third_door_brings_no_server_and_no_proxy() -> None:

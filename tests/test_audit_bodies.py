@@ -161,6 +161,23 @@ def test_a_stream_is_searched_as_the_text_that_it_comes_to(run: Any, scribe: Scr
     assert run(scribe.response(asked({}), wire, captured(b": nothing\n\n", framing=SSE)))["text"] == ": nothing\n\n"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_token_by_token_is_not_kept(run: Any, scribe: Scribe, stream: bool) -> None:
+    wire = house.OPENAI.operations[0].wire
+    told = {"content": [{"token": piece, "bytes": list(piece.encode()), "logprob": -0.1}
+                        for piece in ("ann.lee", "@example", ".com")]}
+    choice: dict[str, Any] = {"index": 0, "logprobs": told}
+    if stream:
+        raw = b"data: %b\n\n" % json.dumps({"choices": [{**choice, "delta": {"content": MAIL}}]}).encode()
+    else:
+        raw = json.dumps({"choices": [{**choice, "message": {"content": MAIL}}]}).encode()
+    said = run(scribe.response(asked({}), wire, captured(raw, framing=SSE if stream else None)))
+    (kept,) = json.loads(said["text"])["choices"]
+    assert kept["logprobs"] == "(left out)"
+    assert kept["message"]["content"] == PERSONAL("EMAIL_ADDRESS", MAIL)
+    assert "ann.lee" not in said["text"]
+
+
 def test_a_longer_answer_than_can_be_held_is_left_out(run: Any, scribe: Scribe) -> None:
     said = run(scribe.response(asked({}), None, captured(b"x" * CAPTURED, b"x")))
     assert said == {"bytes": CAPTURED + 1, "left_out": f"longer than {CAPTURED} bytes"}

@@ -47,7 +47,8 @@ def test_an_outcome_has_every_field() -> None:
     assert set(said) == OUTCOME
     assert said.items() >= {
         "kind": "outcome", "verdict": {"action": "allow"}, "ended": "complete", "status": 200, "answer_model": "gpt-4o-2024",
-        "usage": {"input": 10, "output": 5, "cached_input": 3, "cache_write": 2, "reasoning": 4}, "estimated": True,
+        "usage": {"input": 10, "output": 5, "cached_input": 3, "cache_write": 2, "reasoning": 4,
+                  "cache_write_1h": 1, "web_searches": 1}, "estimated": True,
         "cost_usd": 0.25, "latency_ms": LATENCIES, "upstream_request_id": "req_1"}.items()
 
 

@@ -94,7 +94,7 @@ DOCUMENTS = st.recursive(STRINGS | st.none() | st.integers(), lambda below: st.l
 
 
 @given(DOCUMENTS, st.booleans())
-def test_strings_with_a_mark_are_those_that_the_reader_finds(document: object, ascii_only: bool) -> None:  # noqa: FBT001
+def test_strings_with_a_mark_are_those_that_the_reader_finds(document: object, ascii_only: bool) -> None:
     text = json.dumps(document, ensure_ascii=ascii_only)
     read = [(token.start, token.end) for token in tokens(text) if token.string]
     assert list(strings_with(text, ("<", "u003"))) == [

@@ -71,7 +71,7 @@ def test_recorded_calls_are_reserved_at_what_they_came_to(provider: str, some: i
         usage = None
         whole = one["response"]["status"] == 200 and not {"shortened", "body_truncated"} & set(one.get("flags", []))
         if row is not None and row.wire is not None and whole:
-            meter = row.wire.meter(stream=one["stream"])
+            meter = row.wire.meter(SSE if one["stream"] else None, ())
             meter.feed(answer(one))
             usage = meter.reading().usage
         if row is None or row.wire is None or usage is None or not usage.input:

@@ -76,7 +76,7 @@ def test_calls_of_one_transaction_see_each_other(ledger: SqliteLedger, tmp_path:
         assert balance(tmp_path) == balance(tmp_path, TOTAL) == (0, 90)
         done = await asyncio.gather(ledger.capture("0", 20), ledger.reserve("5", AT, demands(100, 250), 20), ledger.void("1"),
                                     ledger.capture("2", None), ledger.reserve("6", AT, demands(100, 250), 31))
-        assert done[:4] == [True, Held(20), True, True]
+        assert list(done[:4]) == [True, Held(20), True, True]
         assert isinstance(done[4], Refused)
         assert balance(tmp_path) == balance(tmp_path, TOTAL) == (50, 20)
 

@@ -311,6 +311,15 @@ def test_a_websocket_is_refused(folders: dict[str, Any]) -> None:
     assert caught.value.code == 1008
 
 
+@pytest.mark.parametrize(("version", "closed"), [("1.1", True), ("2", False)])
+def test_a_refusal_before_the_body_ends_the_connection_where_there_is_one(folders: dict[str, Any], version: str,
+                                                                          closed: bool) -> None:
+    """HTTP/2 has no such header, and servers of it fail on one."""
+    _, (got,) = run(folders, FINE, lambda app: ask(app, headers={"expect": "100-continue"}, http_version=version))
+    assert got.code == "unauthenticated"
+    assert (b"connection" in got.headers) is closed
+
+
 # -- what breaks -------------------------------------------------------------------------------------------------------
 
 

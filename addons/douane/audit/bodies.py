@@ -6,6 +6,7 @@ placeholder that ``redact`` gives it. Base64 and other bytes are never kept. Wha
 record says so; nothing is kept on trust.
 """
 
+import asyncio
 import hashlib
 import re
 from collections import Counter
@@ -34,6 +35,8 @@ MOST = 256 * 1024
 """Bytes of a body that are kept; of a longer one, so many from its beginning."""
 _LIMIT = 1 << 40
 """Bytes; the body was read within ``edge.max_body`` before."""
+_AT_ONCE = 128 * 1024
+"""Bytes of a stream; a longer one is put together in a thread."""
 _WORD = re.compile(r"[a-z_]{1,64}|.{0,5}", re.DOTALL)
 """What no entity and no secret can be."""
 _ID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|(?:req_)?[0-9a-f]{24,32}|[a-z_/]{1,64}")
@@ -72,12 +75,19 @@ class Scribe:
         if answer.lost:
             return {"bytes": answer.size, "left_out": answer.lost}
         raw = answer.text()
-        framing = answer.framing
-        document = wire.assembled(raw, framing) if framing is not None and wire is not None else None
+        document = None
+        if answer.framing is not None and wire is not None:
+            large = len(raw) > _AT_ONCE
+            document = await asyncio.to_thread(wire.assembled, raw, answer.framing) if large else wire.assembled(
+                raw, answer.framing)
+        more: dict[str, Any] = {} if document is None else {"bytes": answer.size, "assembled": True}
+        if b'logprobs' in raw:
+            document = _without_logprobs(_parsed(raw) if document is None else document)
         if document is None:
             return await self._said(call.principal.tenant, raw, None)
-        said = await self._said(call.principal.tenant, orjson.dumps(document), document)
-        return {**said, "bytes": answer.size, "assembled": True}
+        if more or b'logprobs' in raw:
+            raw = orjson.dumps(document)
+        return {**await self._said(call.principal.tenant, raw, document), "bytes": answer.size, **more}
 
     async def names(self, tenant: str, given: Mapping[str, str]) -> dict[str, str]:
         """Names that an app or a provider made up, by what they name; percent-encoded ones are read as meant."""
@@ -158,6 +168,23 @@ def _parsed(raw: bytes) -> Any:
         return jiter.from_json(raw, cache_mode="keys")
     except ValueError:
         return None
+
+
+def _without_logprobs(document: Any) -> Any:
+    """They tell the answer once more, token by token and as bytes, where no value is in one piece."""
+    tasks = [document]
+    while tasks:
+        value = tasks.pop()
+        if isinstance(value, dict):
+            for name, item in value.items():
+                if isinstance(item, (dict, list)):
+                    if "logprobs" in name.lower():
+                        value[name] = "(left out)"
+                    else:
+                        tasks.append(item)
+        elif isinstance(value, list):
+            tasks.extend(item for item in value if isinstance(item, (dict, list)))
+    return document
 
 
 def _strings(document: Any) -> Iterator[tuple[Place, str]]:
