@@ -39,7 +39,8 @@ def test_a_line_of_the_policy_and_the_list_behind_it(capsys: pytest.CaptureFixtu
     assert main(["prices", "openai/prod"]) == 0
     said = capsys.readouterr().out
     for part in ("openai/prod\n", "a.yaml:8: openai/prod: as gpt-4o", "a.yaml:9: openai/*: discount 10%",
-                 "openai: gpt-4o, times 0.9", "input                   2.25 USD", "output                     9 USD", "in a batch: 1.125 input, 4.5 output"):
+                 "openai: gpt-4o, times 0.9",
+                 "input                   2.25 USD", "output                     9 USD", "in a batch: 1.125 input, 4.5 output"):
         assert part in said
 
 

@@ -61,7 +61,10 @@ def theirs(provider: str, model: str, usage: Usage, at: float, context: dict[str
     counted = TheirUsage(
         input_tokens=usage.input, output_tokens=usage.output, cache_read_tokens=usage.cached_input,
         cache_write_tokens=usage.cache_write, cache_write_1h_tokens=usage.cache_write_1h,
-        output_reasoning_tokens=usage.reasoning, web_searches=usage.web_searches)
+        output_reasoning_tokens=usage.reasoning, web_searches=usage.web_searches, storage_searches=usage.file_searches,
+        input_audio_tokens=usage.input_audio, cache_audio_read_tokens=usage.cached_audio, output_audio_tokens=usage.output_audio,
+        input_image_tokens=usage.input_image, cache_image_read_tokens=usage.cached_image, output_image_tokens=usage.output_image,
+        input_audio_seconds=usage.audio_seconds, input_characters=usage.characters, input_document_pages=usage.pages)
     when = datetime.fromtimestamp(at, UTC)
     return float(get_snapshot().calc(counted, model, provider, None, when, context).total_price)
 
@@ -141,6 +144,32 @@ def test_tiers_of_service(prices: Prices) -> None:
 def test_models_of_another_provider_are_found_as_the_library_finds_them(prices: Prices) -> None:
     assert prices.known("azure", "gpt-4o") == "gpt-4o"
     assert check(prices, "azure", "azure", "claude-sonnet-4-5", NOW) > 5
+
+
+SOUND = Usage(10_000, 3000, cached_input=1000, input_audio=4000, cached_audio=300, output_audio=1500, input_image=2000,
+              cached_image=200, output_image=500)
+
+
+@pytest.mark.parametrize(("ours", "keys", "usage", "least"), [
+    ("openai", {"input_audio_mtok", "input_image_mtok"}, SOUND, 8), ("google", {"input_audio_mtok", "output_image_mtok"}, SOUND, 8),
+    ("openai", {"input_audio_hours"}, Usage(audio_seconds=90.5), 2), ("groq", {"audio_hours"}, Usage(audio_seconds=7200), 1),
+    ("openai", {"input_mchars"}, Usage(characters=12_345), 2), ("mistral", {"input_document_kpages"}, Usage(pages=7), 3),
+    ("openai", {"storage_searches_kcount"}, Usage(1000, 10, file_searches=3), 20)])
+def test_sound_pictures_and_pages_cost_what_the_library_says(folder: Path, ours: str, keys: set[str], usage: Usage,
+                                                             least: int) -> None:
+    prices = Prices.open(folder, {ours: ours})
+    provider = next(provider for provider in their_providers if provider.id == ours)
+    seen = 0
+    for model in provider.models:
+        _, found = get_snapshot().find_provider_model(model.id, None, provider.id, None)
+        rates = found.get_prices(datetime.fromtimestamp(NOW, UTC))
+        if not any(getattr(rates, key, None) is not None for key in keys) or unpriced(found, usage, NOW):
+            continue
+        cost = prices.cost(ours, model.id, usage, NOW)
+        assert cost is not None, model.id
+        assert math.isclose(cost, theirs(provider.id, model.id, usage, NOW), rel_tol=1e-9), model.id
+        seen += 1
+    assert seen >= least
 
 
 def test_what_is_not_known_is_none(prices: Prices) -> None:

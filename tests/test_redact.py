@@ -104,6 +104,15 @@ def test_a_text_written_in_two_ways_is_replaced_in_both() -> None:
     assert rewritten(ask(hidden)).call.document["messages"][0]["content"] == placeholder
 
 
+def test_the_same_text_where_it_must_stay_is_not_taken_for_the_one_that_goes() -> None:
+    thinking = {"type": "thinking", "thinking": MAIL, "signature": "s" * 64}
+    messages = [{"role": "assistant", "content": [thinking]}, {"role": "user", "content": "HERE"}]
+    body = json.dumps({"model": "claude", "max_tokens": 9, "messages": messages}).replace("HERE", MAIL.replace("@", "\\u0040"))
+    after = rewritten(ask(body.encode(), "anthropic", "messages")).call
+    assert after.document["messages"][0]["content"] == [thinking]
+    assert after.document["messages"][1]["content"] in after.originals
+
+
 def test_every_position_is_scanned_and_named_without_users_keys() -> None:
     call = ask({"model": "gpt-4o", "metadata": {MAIL: "x", "k": MAIL}, "messages": [
         {"role": "system", "content": MAIL}, {"role": "user", "content": [{"type": "text", "text": f"{MAIL} {MAIL}"}]},

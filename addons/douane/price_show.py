@@ -93,8 +93,8 @@ def _answer(prices: Prices, provider: str, model: str) -> Answer:
 def as_object(one: Answer) -> dict[str, Any]:
     """JSON: prices in USD, each in the unit of its name in ``prices:``."""
     quote = one.quote
-    of: dict[str, Any] = {"provider": one.provider or None, "model": one.model, "known": quote.tariff is not None, "name": quote.name,
-                          "list": quote.book or None, "factor": quote.factor,
+    of: dict[str, Any] = {"provider": one.provider or None, "model": one.model, "known": quote.tariff is not None,
+                          "name": quote.name, "list": quote.book or None, "factor": quote.factor,
                           "rules": [{"key": rule.key, "place": rule.place} for rule in quote.rules]}
     if quote.tariff is None:
         return {**of, "prices": _given(one.ceiling), "place": one.ceiling_place or None}
@@ -119,11 +119,10 @@ def _time(at: float) -> str | None:
 def as_text(one: Answer) -> str:
     """Some lines: what it costs, and why."""
     quote, lines = one.quote, [f"{one.provider}/{one.model}" if one.provider else f"{one.model} (any provider)"]
-    for rule in quote.rules:
-        lines.append(f"  {rule.place}: {rule.key}: {_says(rule)}")
+    lines += [f"  {rule.place}: {rule.key}: {_says(rule)}" for rule in quote.rules]
     if quote.tariff is None:
-        lines.append(f"  no price is known: the ceiling holds ({one.ceiling_place or 'the default; `prices: unknown` sets it'}), "
-                     "and records say estimated")
+        whose = one.ceiling_place or "the default; `prices: unknown` sets it"
+        lines.append(f"  no price is known: the ceiling holds ({whose}), and records say estimated")
         return "\n".join([*lines, *_prices("  ", Rates(input=one.ceiling.input, output=one.ceiling.output))])
     if quote.book:
         lines.append(f"  price list genai-prices {list_version()}, {quote.book}: {quote.name}"
