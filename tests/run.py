@@ -14,7 +14,7 @@ def main(arguments: list[str]) -> int:
     lint = subprocess.run([python, "-m", "ruff", "check", "."]).returncode
     said, _ = types.communicate()
     print(said, end="", flush=True)
-    tests = subprocess.run([python, "-m", "pytest"]).returncode
+    tests = subprocess.run([python, "-m", "pytest", "-n", "auto", "--dist", "loadfile"]).returncode
     verdict = {"ruff": lint, "mypy": types.returncode, "pytest": tests}
     failed = [name for name, code in verdict.items() if code]
     print(f"{'failed: ' + ', '.join(failed) if failed else 'ruff, mypy and pytest passed'} in {time.monotonic() - began:.0f} s")

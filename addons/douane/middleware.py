@@ -13,17 +13,17 @@ import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from douane.asgi import App, Message, Receive, Scope, Send
 from douane.audit import record
 from douane.call import Caller
 from douane.chain import Chain
-from douane.errors import AuditUnavailableError, DouaneError
+from douane.errors import DouaneError
 from douane.gate import Gate
-from douane.hosts.house import Office, open_office, overrides
+from douane.hosts.house import Office, open_office
 from douane.intake import Arrival, target_of
-from douane.loader import Loaded, load
+from douane.loader import Loaded
 from douane.logs import where
 from douane.metrics import Metrics
 from douane.relay import Relay
@@ -151,12 +151,12 @@ class _Desk:
             raise
         self._pool = Pool(proxy=office.loaded.upstream_proxy)
         self._relay = Relay(self._pool)
-        self._reloader = Reloader(office.loaded, self._load, self._adopt)
-        self._warm()
+        self._reloader = Reloader(office.loaded, lambda: office.load(policies), self._adopt)
+        office.warm(self.gate.chain)
 
     async def close(self) -> None:
         await self._pool.aclose()
-        await self._note(record.event("stop", self.gate.clock()))
+        await self.office.note(record.event("stop", self.gate.clock()))
         await asyncio.to_thread(self.office.close)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -181,41 +181,12 @@ class _Desk:
     # -- reload --------------------------------------------------------------------------------------------------
 
     async def reload(self) -> Result:
-        before = self.gate.chain.revision
-        result = await self._reloader.reload()
-        if result.ok:
-            await self._note(record.event("reload", self.gate.clock(), revision=result.revision, before=before))
-        else:
-            for line in result.lines:
-                log.error("reload refused, the last good policies stay: %s", line)
-            await self._note(record.event("reload_refused", self.gate.clock(), revision=before, errors=list(result.lines)))
-        return result
-
-    def _load(self) -> Loaded:
-        office = self.office
-        return load(self._policies, tokens=office.tokens, till=office.till, data_key=office.data_key, shelf=office.shelf)
+        return await self.office.reload(self.gate, self._reloader)
 
     def _adopt(self, loaded: Loaded) -> None:
         routes = Routes.of(self._given, loaded.providers)
-        self.gate.prices = self.office.till.prices = self.office.prices.with_overrides(overrides(loaded))
+        self.office.adopt(self.gate, loaded)
         self._routes = routes
-        self.gate.adopt(loaded.chain)
-        self._warm()
-
-    def _warm(self) -> None:
-        for entry in self.gate.chain.entries:
-            if hasattr(entry.policy, "warm"):
-                entry.policy.warm()
-        if self.office.scribe is not None and self.gate.chain.audit.level == "redacted":
-            self.office.scribe.warm()
-
-    async def _note(self, said: dict[str, Any]) -> None:
-        if self.office.audit is None:
-            return
-        try:
-            await self.office.audit.append(said)
-        except AuditUnavailableError as error:
-            log.error("an event could not be recorded: %s", error.reason)
 
 
 def _folder(name: str, given: str | Path | None) -> Path:

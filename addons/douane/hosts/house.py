@@ -7,14 +7,17 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from douane.audit import record
 from douane.audit.bodies import Scribe
 from douane.audit.log import AuditLog
 from douane.ca import Authority
+from douane.chain import Chain
 from douane.datakey import open_data_key
 from douane.detect import Scanner, Wanted
-from douane.errors import DouaneError, EnvironmentFailedError
+from douane.errors import AuditUnavailableError, DouaneError, EnvironmentFailedError
+from douane.gate import Gate
 from douane.histories.base import Shelf
 from douane.histories.sqlite import SqliteHistories
 from douane.ledger.sqlite import SqliteLedger
@@ -25,6 +28,7 @@ from douane.placeholders import DataKey
 from douane.places import Places, node_name, private_folder
 from douane.pricerules import Rules
 from douane.prices import Prices
+from douane.reload import Reloader, Result
 
 __all__ = ["House", "Office", "open_house", "open_office", "overrides"]
 
@@ -48,6 +52,46 @@ class Office:
     shelf: Shelf = field(default_factory=Shelf)
     histories: SqliteHistories | None = None
     """On the shelf; None: nothing can be kept of a history."""
+
+    def load(self, policies: Path) -> Loaded:
+        """The folder read anew, for the same people, ledger and keys. Raises ConfigError."""
+        return load(policies, tokens=self.tokens, till=self.till, data_key=self.data_key, shelf=self.shelf)
+
+    def adopt(self, gate: Gate, loaded: Loaded) -> None:
+        """Swap: exchanges that open from now on have the new chain and prices."""
+        gate.prices = self.till.prices = self.prices.with_overrides(overrides(loaded))
+        gate.adopt(loaded.chain)
+        self.warm(loaded.chain)
+
+    def warm(self, chain: Chain) -> None:
+        """Start what takes long to start, before the first call needs it."""
+        for entry in chain.entries:
+            if hasattr(entry.policy, "warm"):
+                entry.policy.warm()
+        if self.scribe is not None and chain.audit.level == "redacted":
+            self.scribe.warm()
+
+    async def note(self, said: dict[str, Any]) -> None:
+        """An event into the log; where that cannot take it, into the process's own log."""
+        if self.audit is None:
+            return
+        try:
+            await self.audit.append(said)
+        except AuditUnavailableError as error:
+            log.error("an event could not be recorded: %s", error.reason)
+
+    async def reload(self, gate: Gate, reloader: Reloader) -> Result:
+        """Build the new chain whole, off the loop, then swap; where it is wrong the last good one stays. Recorded."""
+        before = gate.chain.revision
+        result = await reloader.reload()
+        if result.ok:
+            log.info("policies reloaded", extra={"revision": result.revision[:12]})
+            await self.note(record.event("reload", gate.clock(), revision=result.revision, before=before))
+        else:
+            for line in result.lines:
+                log.error("reload refused, the last good policies stay: %s", line)
+            await self.note(record.event("reload_refused", gate.clock(), revision=before, errors=list(result.lines)))
+        return result
 
     def close(self) -> None:
         """Let go of the files, once every outcome is written."""

@@ -63,7 +63,7 @@ def banner(gateway: Gateway) -> str:
         f"  audit       {gateway.places.audit} (level {loaded.chain.audit.level})",
     ]
     lines += [f"  NOT YET     {line}" for line in unprotected(loaded)]
-    lines += [f"  CA          {note}" for note in gateway.authority.notes]
+    lines += [f"  CA          {note}" for note in gateway.house.authority.notes]
     lines += ["  to use it   ./run.sh run -- python my_app.py      or: eval \"$(./run.sh env)\""]
     return "\n".join(lines)
 

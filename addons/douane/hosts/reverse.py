@@ -82,9 +82,10 @@ def _form(provider: Provider, scope: Scope, path: str) -> RefusedError | None:
         return None
     kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
     media = kind.partition(b";")[0].strip().lower()
-    if media == b"application/json" or media.endswith(b"+json"):
+    taken = operation.wire.media
+    if media in taken or (media.endswith(b"+json") and b"application/json" in taken):
         return None
-    return RefusedError("bad_request", "the Content-Type must be application/json")
+    return RefusedError("bad_request", f"the Content-Type must be {b' or '.join(taken).decode()}")
 
 
 def _stranger(directory: Directory, provider: Provider, caller: Caller, headers: Headers) -> RefusedError | None:

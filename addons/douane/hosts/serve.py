@@ -17,18 +17,18 @@ from douane.audit import record
 from douane.call import Caller
 from douane.control import ControlServer
 from douane.edge import Decision, Refuse, decide, is_loopback
-from douane.errors import AuditUnavailableError, ConfigError, DouaneError, EnvironmentFailedError
+from douane.errors import ConfigError, DouaneError, EnvironmentFailedError
 from douane.gate import Gate
 from douane.governor import Governor
 from douane.hosts import admin
 from douane.hosts.contexts import TlsContexts
 from douane.hosts.door import OnlyForwarded, PlainProxy, proxy_door
-from douane.hosts.house import House, overrides
+from douane.hosts.house import House
 from douane.hosts.http import HttpServer
 from douane.hosts.layers import Doorkeeper
 from douane.hosts.proxy import ProxyListener
 from douane.hosts.reverse import Fence, ReverseApp, reverse_door
-from douane.loader import Loaded, load, tls_names
+from douane.loader import Loaded, tls_names
 from douane.metrics import Metrics
 from douane.places import Listen, Places
 from douane.policies.authenticate import Unrecognised, recognise
@@ -52,19 +52,10 @@ class Gateway:
     def __init__(self, places: Places, house: House) -> None:
         self.places = places
         loaded = house.loaded
-        self.audit = house.audit
-        self.authority = house.authority
-        self._tokens = house.tokens
-        self._prices = house.prices
-        self._till = house.till
-        self._ledger = house.ledger
-        self._data_key = house.data_key
-        self._shelf = house.shelf
-        self._histories = house.histories
-        self._reloader = Reloader(loaded, self._load, self._adopt)
+        self.house = house
+        self._reloader = Reloader(loaded, self._load, lambda fresh: house.adopt(self.gate, fresh))
         self.metrics = Metrics()
         self.gate = Gate(loaded.chain, house.audit, house.prices, self.metrics, scribe=house.scribe)
-        self._scribe = house.scribe
         self.pool = Pool(proxy=loaded.upstream_proxy)
         relay = Relay(self.pool)
         governor = Governor(OnlyForwarded(relay), self.gate, proxy_door)
@@ -77,7 +68,7 @@ class Gateway:
             decide=self._decide, may_pass=self._may_pass, server=self.server, refused=self._refused,
             tunnelled=lambda: self.metrics.tunnel("tunnelled"), context=TlsContexts(house.authority).of,
             listeners=self.listeners,
-            governs=lambda name: any(key.partition(":")[0] == name for key in self.gate.chain.providers))
+            governs=lambda name: self.gate.chain.providers.governs(name))
         self.proxy = ProxyListener(places.proxy, self.keeper)
         self._admin: asyncio.Server | None = None
         self._http: asyncio.Server | None = None
@@ -99,8 +90,8 @@ class Gateway:
         self._admin = await self._listen(self.admin_server, self.places.admin, "--admin")
         await self._control.start()
         self._hourly = self._spawn(self._every_hour())
-        self._warm()
-        await self._note(record.event("start", self.gate.clock(), revision=self.gate.chain.revision))
+        self.house.warm(self.gate.chain)
+        await self.house.note(record.event("start", self.gate.clock(), revision=self.gate.chain.revision))
 
     async def _listen(self, server: HttpServer, at: Listen, option: str) -> asyncio.Server:
         try:
@@ -128,39 +119,18 @@ class Gateway:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.proxy.finish()
         await self.pool.aclose()
-        if self.audit is not None:
-            with contextlib.suppress(AuditUnavailableError):
-                await self.audit.append(record.event("stop", self.gate.clock(), cut=cut))
-            self.audit.close()
-        if self._ledger is not None:
-            self._ledger.close()
-        if self._histories is not None:
-            self._histories.close()
+        await self.house.note(record.event("stop", self.gate.clock(), cut=cut))
+        self.house.close()
 
     async def reload(self) -> Result:
         """Build the new chain whole, off the loop, then swap; where it is wrong the last good one stays."""
-        before = self.gate.chain.revision
-        result = await self._reloader.reload()
-        if result.ok:
-            log.info("policies reloaded", extra={"revision": result.revision[:12]})
-            await self._note(record.event("reload", self.gate.clock(), revision=result.revision, before=before))
-        else:
-            for line in result.lines:
-                log.error("reload refused, the last good policies stay: %s", line)
-            await self._note(record.event("reload_refused", self.gate.clock(), revision=before, errors=list(result.lines)))
-        return result
+        return await self.house.reload(self.gate, self._reloader)
 
     def _load(self) -> Loaded:
         """In a thread: the new policies, and an intermediate that signs for their hosts."""
-        loaded = load(self.places.policies, tokens=self._tokens, till=self._till, data_key=self._data_key,
-                      shelf=self._shelf)
-        self.authority.renew(tls_names(loaded))
+        loaded = self.house.load(self.places.policies)
+        self.house.authority.renew(tls_names(loaded))
         return loaded
-
-    def _adopt(self, loaded: Loaded) -> None:
-        self.gate.prices = self._till.prices = self._prices.with_overrides(overrides(loaded))
-        self.gate.adopt(loaded.chain)
-        self._warm()
 
     @property
     def loaded(self) -> Loaded:
@@ -168,18 +138,7 @@ class Gateway:
 
     def problems(self) -> list[str]:
         """Why the gateway is not ready; empty where it is."""
-        found = []
-        if self.audit is not None and self.audit.failure:
-            found.append(f"audit log: {self.audit.failure}")
-        if self._ledger is not None and self._ledger.failure:
-            found.append(f"ledger: {self._ledger.failure}")
-            self._ledger.look_again()
-        if self._histories is not None and self._histories.failure:
-            found.append(f"histories: {self._histories.failure}")
-            self._histories.sweep()
-        if self.stopping.is_set():
-            found.append("stopping")
-        return found
+        return [*self.house.problems(), *(["stopping"] if self.stopping.is_set() else [])]
 
     def listeners(self) -> list[tuple[str, int]]:
         found = self.proxy.addresses()
@@ -200,14 +159,6 @@ class Gateway:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
 
-    def _warm(self) -> None:
-        """Start what takes long to start, before the first call needs it."""
-        for entry in self.gate.chain.entries:
-            if hasattr(entry.policy, "warm"):
-                entry.policy.warm()
-        if self._scribe is not None and self.gate.chain.audit.level == "redacted":
-            self._scribe.warm()
-
     # -- what the layers ask -------------------------------------------------------------------------------------
 
     def _decide(self, host: str, port: int, scheme: Literal["http", "https"]) -> Decision:
@@ -226,7 +177,7 @@ class Gateway:
     def _refused(self, caller: Caller, name: str, why: Refuse) -> None:
         self.metrics.tunnel(why.code)
         log.warning("refused", extra={"host": name, "client": caller.address, "code": why.code})
-        self._spawn(self._note(record.event("refused", self.gate.clock(), host=name, client=caller.address,
+        self._spawn(self.house.note(record.event("refused", self.gate.clock(), host=name, client=caller.address,
                                             code=why.code, reason=why.reason)))
 
     # -- the control socket --------------------------------------------------------------------------------------
@@ -239,9 +190,9 @@ class Gateway:
             raise ConfigError(f"no principal is called {name!r} in the policy files")
         token = secrets.token_urlsafe(32)
         digest = hashlib.sha256(token.encode()).digest()
-        self._tokens.issue(name, digest, tags)
+        self.house.tokens.issue(name, digest, tags)
         if not request.get("lasting"):
-            undo.callback(self._tokens.revoke, digest)
+            undo.callback(self.house.tokens.revoke, digest)
         return {**await self._status(request, undo), "principal": name, "token": token}
 
     def _default_principal(self) -> str:
@@ -269,22 +220,14 @@ class Gateway:
 
     # -- small things --------------------------------------------------------------------------------------------
 
-    async def _note(self, said: dict[str, Any]) -> None:
-        if self.audit is None:
-            return
-        try:
-            await self.audit.append(said)
-        except AuditUnavailableError as error:
-            log.error("an event could not be recorded: %s", error.reason)
-
     async def _every_hour(self) -> None:
         """What ends by the clock: histories, the intermediate CA."""
         while True:
             await asyncio.sleep(HOUR)
-            if self._histories is not None:
-                self._histories.sweep()
+            if self.house.histories is not None:
+                self.house.histories.sweep()
             try:
-                if await asyncio.to_thread(self.authority.renew):
+                if await asyncio.to_thread(self.house.authority.renew):
                     log.info("the intermediate CA was re-issued")
             except DouaneError as error:
                 log.error("the intermediate CA cannot be re-issued: %s", error)
