@@ -1,6 +1,7 @@
 """The scanner from outside: its processes, its deadlines, what it remembers."""
 
 import asyncio
+import itertools
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -33,10 +35,18 @@ def _none_left() -> Iterator[None]:
     pool().close()
 
 
+_own = itertools.count(50_000)
+
+
+def scanner_of(wanted: Wanted, **more: Any) -> Scanner:
+    """One with a memory of its own: scanners that look for the same share theirs, while one of them lives."""
+    return Scanner(wanted, remembered=next(_own), **more)
+
+
 def seen[T](work: Callable[[Scanner], Awaitable[T]], wanted: Wanted | None = None) -> T:
     """What *work* makes of a scanner; the workers stay for the next test."""
     async def main() -> T:
-        return await work(Scanner(wanted or Wanted()))
+        return await work(scanner_of(wanted or Wanted()))
 
     return house.run(main(), 40)
 
@@ -173,7 +183,7 @@ def test_what_was_seen_is_not_asked_again_but_by_another_tenant() -> None:
 
 def test_workers_serve_the_loop_of_the_gateway() -> None:
     async def main() -> None:
-        scanner = Scanner(Wanted(), workers=2)
+        scanner = scanner_of(Wanted(), workers=2)
         calls = [scanner.scan("acme", [f"{number} {MAIL}" * 40]) for number in range(20)]
         assert [len(found[0]) for found in await asyncio.gather(*calls)] == [40] * 20
         assert len(pool().pids) == 2
@@ -205,7 +215,7 @@ def test_the_last_scanner_ends_the_workers() -> None:
     async def main() -> None:
         pool().close()
         pool().holders.clear()
-        one, two = Scanner(Wanted()), Scanner(Wanted(threshold=0.5))
+        one, two = scanner_of(Wanted()), scanner_of(Wanted(threshold=0.5))
         await one.scan("acme", [MAIL])
         await two.scan("acme", [MAIL])
         process, = pool().pids

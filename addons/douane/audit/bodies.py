@@ -37,8 +37,10 @@ _LIMIT = 1 << 40
 """Bytes; the body was read within ``edge.max_body`` before."""
 _AT_ONCE = 128 * 1024
 """Bytes of a stream; a longer one is put together in a thread."""
-_WORD = re.compile(r"[a-z_]{1,64}|.{0,5}", re.DOTALL)
-"""What no entity and no secret can be."""
+_WORD = re.compile(r"[a-z_]{1,64}|.{0,5}|[A-Za-z_ .,;!?'/()-]{1,19}", re.DOTALL)
+"""What no entity and no secret can be: they have a digit or an ``@``, or are longer."""
+_MEMBER = 256
+"""Characters of a member's value up to which its name may tell that it is a secret."""
 _ID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|(?:req_)?[0-9a-f]{24,32}|[a-z_/]{1,64}")
 """A name that is no more than one: what request ids look like, and words."""
 _TELLING = re.compile(r"pass|pwd|secret|token|key|auth|cred|kennwort", re.IGNORECASE)
@@ -140,7 +142,8 @@ class Scribe:
         for place, read in zip(places, texts, strict=True):
             found_here = [next(spans) for _ in read.scanned]
             (path, key) = place
-            if not key and path and isinstance(name := path[-1], str) and _TELLING.search(name):
+            if (not key and path and len(read.text) <= _MEMBER and isinstance(name := path[-1], str)
+                    and _TELLING.search(name)):
                 found_here[0] = _together(found_here[0], find_in_member(name, read.text))
             if any(found_here):
                 written = read.write(found_here, put)
@@ -193,17 +196,28 @@ def _strings(document: Any) -> Iterator[tuple[Place, str]]:
     while tasks:
         path, value = tasks.pop()
         if isinstance(value, str):
-            if not _WORD.fullmatch(value):
+            if value not in _quiet and not _is_quiet(value):
                 yield (path, False), value
         elif isinstance(value, dict):
             for key, item in value.items():
-                below = (*path, key)
-                if not _WORD.fullmatch(key):
-                    yield (below, True), key
-                if isinstance(item, (str, dict, list)):
-                    tasks.append((below, item))
+                if key not in _quiet and not _is_quiet(key):
+                    yield ((*path, key), True), key
+                if isinstance(item, (dict, list)) or (isinstance(item, str) and item not in _quiet):
+                    tasks.append(((*path, key), item))
         elif isinstance(value, list):
             tasks.extend(((*path, at), item) for at, item in enumerate(value) if isinstance(item, (str, dict, list)))
+
+
+_quiet: set[str] = set()
+"""Words that were found to be nothing but words: the members and enumerations of the formats, most of them."""
+
+
+def _is_quiet(text: str) -> bool:
+    if _WORD.fullmatch(text) is None:
+        return False
+    if len(_quiet) < 4096:
+        _quiet.add(text)
+    return True
 
 
 def _together(spans: Sequence[Span], secrets: Sequence[Span]) -> tuple[Span, ...]:
