@@ -13,6 +13,7 @@ from douane.gate import Gate
 from douane.policy import traits
 from douane.prices import Bill
 from douane.providers.base import Provider
+from douane.providers.by_host import ByHost
 from douane.providers.table import builtin
 
 PROVIDERS = builtin()
@@ -124,7 +125,7 @@ def entry(policy: Any, name: str = "rule", **more: Any) -> Entry:
 
 
 def chain(*entries: Entry, edge: EdgeRules | None = None, provider: Provider = OPENAI) -> Chain:
-    return Chain("f" * 64, entries, edge or EdgeRules(), dict.fromkeys(provider.hosts, provider), AuditRules())
+    return Chain("f" * 64, entries, edge or EdgeRules(), ByHost((provider,)), AuditRules())
 
 
 def gate(held: Chain, book: Book | None = None, counts: Counts | None = None) -> Gate:

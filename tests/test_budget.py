@@ -22,6 +22,7 @@ from douane.policies.budget import Budget, Unbounded, charge, output_bound, pars
 from douane.policy import Setting, traits
 from douane.pricerules import Rules
 from douane.prices import Bill, Prices
+from douane.providers.base import Wire
 from douane.rates import Rates
 from douane.units import Limit, parse_limit, parse_usd
 from douane.verdict import ALLOW, Allow, Deny, Rewrite
@@ -32,6 +33,10 @@ USD = NANO
 RATES = {"gpt-4o": Rates(1.0, 10.0), "gpt-cached": Rates(1.0, 10.0, cache_write=2.0, cache_write_1h=4.0, reasoning=20.0),
          "gpt-free": Rates(0.0, 0.0)}
 WIRES = {(one.name, row.name): row.wire for one in house.PROVIDERS.values() for row in one.operations if row.wire}
+
+
+def wire_of(call: Call) -> Wire | None:
+    return WIRES.get((call.provider, call.operation))
 
 
 class Counter:
@@ -46,7 +51,7 @@ class Counter:
     def policy(self, limit: Any = "1 USD/day", per: Any = "team", **more: Any) -> Any:
         limits = tuple(map(parse_limit, limit)) if isinstance(limit, list) else parse_limit(limit)
         nobody: Any = None
-        return Budget(per, limits, **more).bind(Setting(nobody, nobody, {}, self.till, WIRES))
+        return Budget(per, limits, **more).bind(Setting(nobody, nobody, {}, self.till, wire_of))
 
     def balances(self) -> list[Balance]:
         return read_balances(self.folder, AT)

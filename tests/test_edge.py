@@ -22,7 +22,7 @@ from douane.edge import (
 )
 from douane.hosts.connect import parse_connect, server_name
 from douane.intake import target_of
-from douane.providers.base import Provider
+from douane.providers.by_host import ByHost
 from douane.providers.hosts import unparsed
 from douane.providers.table import builtin
 from tests.gateway import hello
@@ -30,7 +30,7 @@ from tests.gateway import hello
 RULES = EdgeRules()
 OWN = replace(builtin()["openai"], name="vllm", hosts=("llm.internal", "llm.internal:8000", "[::2]:9"),
               target=Target("http", "10.0.0.1", 8000))
-PROVIDERS: dict[str, Provider] = {host: one for one in (*builtin().values(), OWN) for host in one.hosts}
+PROVIDERS = ByHost((*builtin().values(), OWN))
 LISTENERS = [("127.0.0.1", 8080), ("127.0.0.1", 8082)]
 
 

@@ -258,7 +258,7 @@ def test_filters_stand_in_the_reverse_of_the_chain() -> None:
     ({}, b'{"model": "gpt-4o-2024", ' + USAGE + b"}", 17.0, True),
     ({}, b'{"model": "gpt-4o", "service_tier": "priority", ' + USAGE + b"}", 170.0, True),
     ({}, b'{"model": "snapshot-7", ' + USAGE + b"}", 17.0, True),  # the answer's name has no price, the asked one has
-    ({"model": "unheard-of"}, b'{"model": "snapshot-7", ' + USAGE + b"}", None, True),
+    ({"model": "unheard-of"}, b'{"model": "snapshot-7", ' + USAGE + b"}", 1700.0, True),  # the ceiling
     ({}, b'{"model": "gpt-4o"}', None, False),  # no usage is not free
     ({}, b"no JSON", None, False),
     ({}, b"", None, False),
@@ -267,7 +267,7 @@ def test_cost(said: dict[str, Any], body: bytes, cost: float | None, usage: bool
     outcome = through(opened(**said), JSON, body)
     assert outcome["cost_usd"] == cost
     assert (outcome["usage"] is not None) == usage
-    assert outcome["estimated"] is False
+    assert outcome["estimated"] is (cost == 1700.0)
 
 
 def test_a_stream_cut_before_its_last_usage_is_an_estimate() -> None:

@@ -36,7 +36,7 @@ from douane.secrets import Originals
 from douane.verdict import ALLOW, Rewrite
 from tests import house
 from tests.gateway import ADDONS, BOT_KEY, Gateway, answering, forms, policy, running_gateway, wait_for
-from tests.test_redact import KEY, MAIL, WIRES, Plain, ask
+from tests.test_redact import KEY, MAIL, wire_of, Plain, ask
 
 MONTH = 30 * 86400
 ONE = Name("openai", "acme", "resp_1")
@@ -386,7 +386,7 @@ class Tripwire:
 def redact(histories: Any, *, remember: int = MONTH) -> _Redact:
     shelf = Shelf()
     shelf.histories = histories
-    return _Redact(Plain(), WIRES, KEY, "placeholder", True, shelf, remember)  # type: ignore[arg-type]
+    return _Redact(Plain(), wire_of, KEY, "placeholder", True, shelf, remember)  # type: ignore[arg-type]
 
 
 def responses(document: Any, **more: Any) -> Any:

@@ -55,6 +55,13 @@ def test_what_stands_before_a_slash_is_a_provider_only_where_there_is_such_a_one
     assert prices.cost("openrouter", "openai/gpt-4o", Usage(1_000_000), NOW) == 8
 
 
+def test_a_line_for_a_model_holds_for_all_its_spellings(priced: Priced) -> None:
+    prices = priced("bedrock/amazon.nova-lite-v1:0: 0\n")
+    for model in ("amazon.nova-lite-v1:0", "eu.amazon.nova-lite-v1%3A0",
+                  "arn:aws:bedrock:us-east-1:1:inference-profile/us.amazon.nova-lite-v1:0"):
+        assert prices.cost("bedrock", model, MILLION, NOW) == 0
+
+
 def test_free_is_free_of_everything(priced: Priced) -> None:
     usage = Usage(9, 9, web_searches=3, audio_seconds=60, characters=5, pages=2, file_searches=1, output_audio=4)
     assert priced("ollama/*: 0\n").bill("ollama", ("llama3.2:1b",), usage, NOW) == Bill(0.0, ceiling=False)
@@ -142,6 +149,7 @@ def test_wrong_lines_are_refused_with_their_place(text: str, said: str) -> None:
     with pytest.raises(ConfigError) as refused:
         rules(text)
     assert said in str(refused.value)
+    assert max(line.count("→") for line in str(refused.value).splitlines()) <= 3, "a circle is told once"
 
 
 def test_spellings_of_shares_and_ceilings() -> None:

@@ -62,8 +62,9 @@ def theirs(provider: str, model: str, usage: Usage, at: float, context: dict[str
         input_tokens=usage.input, output_tokens=usage.output, cache_read_tokens=usage.cached_input,
         cache_write_tokens=usage.cache_write, cache_write_1h_tokens=usage.cache_write_1h,
         output_reasoning_tokens=usage.reasoning, web_searches=usage.web_searches, storage_searches=usage.file_searches,
-        input_audio_tokens=usage.input_audio, cache_audio_read_tokens=usage.cached_audio, output_audio_tokens=usage.output_audio,
-        input_image_tokens=usage.input_image, cache_image_read_tokens=usage.cached_image, output_image_tokens=usage.output_image,
+        input_audio_tokens=usage.input_audio, cache_audio_read_tokens=usage.cached_audio,
+        output_audio_tokens=usage.output_audio, input_image_tokens=usage.input_image,
+        cache_image_read_tokens=usage.cached_image, output_image_tokens=usage.output_image, audio_seconds=usage.audio_seconds,
         input_audio_seconds=usage.audio_seconds, input_characters=usage.characters, input_document_pages=usage.pages)
     when = datetime.fromtimestamp(at, UTC)
     return float(get_snapshot().calc(counted, model, provider, None, when, context).total_price)
@@ -151,7 +152,8 @@ SOUND = Usage(10_000, 3000, cached_input=1000, input_audio=4000, cached_audio=30
 
 
 @pytest.mark.parametrize(("ours", "keys", "usage", "least"), [
-    ("openai", {"input_audio_mtok", "input_image_mtok"}, SOUND, 8), ("google", {"input_audio_mtok", "output_image_mtok"}, SOUND, 8),
+    ("openai", {"input_audio_mtok", "input_image_mtok"}, SOUND, 8),
+    ("google", {"input_audio_mtok", "output_image_mtok"}, SOUND, 8),
     ("openai", {"input_audio_hours"}, Usage(audio_seconds=90.5), 2), ("groq", {"audio_hours"}, Usage(audio_seconds=7200), 1),
     ("openai", {"input_mchars"}, Usage(characters=12_345), 2), ("mistral", {"input_document_kpages"}, Usage(pages=7), 3),
     ("openai", {"storage_searches_kcount"}, Usage(1000, 10, file_searches=3), 20)])
@@ -161,6 +163,8 @@ def test_sound_pictures_and_pages_cost_what_the_library_says(folder: Path, ours:
     provider = next(provider for provider in their_providers if provider.id == ours)
     seen = 0
     for model in provider.models:
+        if prices.known(ours, model.id) != model.id:
+            continue  # the id of a family, that no call names
         _, found = get_snapshot().find_provider_model(model.id, None, provider.id, None)
         rates = found.get_prices(datetime.fromtimestamp(NOW, UTC))
         if not any(getattr(rates, key, None) is not None for key in keys) or unpriced(found, usage, NOW):

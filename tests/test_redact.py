@@ -19,6 +19,7 @@ from douane.demo.provider import LocalProvider
 from douane.detect import ScanFailedError, Span
 from douane.placeholders import LOOKS_LIKE, DataKey
 from douane.policies.redact import _Redact
+from douane.providers.base import Wire
 from douane.providers.table import builtin
 from douane.redaction import read_text
 from douane.verdict import ALLOW, Allow, Deny, Rewrite
@@ -27,6 +28,12 @@ from tests.gateway import Gateway, Wire, forms, policy, request, running_gateway
 
 KEY = DataKey(b"k" * 32)
 WIRES = {(name, row.name): row.wire for name, one in builtin().items() for row in one.operations if row.wire}
+
+
+def wire_of(call: Call) -> Wire | None:
+    return WIRES.get((call.provider, call.operation))
+
+
 MAIL = "ann.lee@example.com"
 
 
@@ -50,7 +57,7 @@ class Plain:
 
 def redact(action: Literal["placeholder", "mask", "hash"] = "placeholder", *, restore: bool = True,
            scanner: Plain | None = None) -> _Redact:
-    return _Redact(scanner or Plain(), WIRES, KEY, action, restore)  # type: ignore[arg-type]
+    return _Redact(scanner or Plain(), wire_of, KEY, action, restore)  # type: ignore[arg-type]
 
 
 def ask(document: Any, provider: str = "openai", operation: str = "chat", **more: Any) -> Call:

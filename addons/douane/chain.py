@@ -1,13 +1,13 @@
 """The chain: which policies judge a call, in which order, under which revision. Immutable; a reload makes a new one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from douane.call import Call
 from douane.edge import EdgeRules
 from douane.policy import Traits
-from douane.providers.base import Provider
+from douane.providers.by_host import ByHost
 
 __all__ = ["AuditRules", "Chain", "Entry"]
 
@@ -43,8 +43,8 @@ class Chain:
     """sha256 of the canonical policy source, hex."""
     entries: tuple[Entry, ...]
     edge: EdgeRules
-    providers: Mapping[str, Provider]
-    """Host as in ``Provider.hosts`` → provider: the governed hosts."""
+    providers: ByHost
+    """The governed hosts."""
     audit: AuditRules
     files: tuple[str, ...] = ()
     """The policy files it was read from, for the banner and ``check``."""

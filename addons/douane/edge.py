@@ -1,17 +1,18 @@
 """The door's decisions, pure: which hosts are governed, which are tunnelled, which addresses may be dialled.
 
-Law 3: names are compared as exact, canonical names. A governed name on a port that is not its own is refused, not
+Law 3: names are compared as exact, canonical names; a suffix stands for one label more. A governed name on a port that is not its own is refused, not
 tunnelled. A tunnel gives a client nothing that it could not reach itself; our own listeners and the clouds' metadata
 services are reachable through no tunnel.
 """
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from douane.providers.base import Provider
+from douane.providers.by_host import ByHost
 
 __all__ = ["EdgeRules", "Govern", "Refuse", "Tunnel", "canonical_host", "decide", "refused_address", "split_authority"]
 
@@ -99,7 +100,7 @@ def host_key(host: str, port: int, default_port: int = 443) -> str:
     return host if port == default_port else f"{host}:{port}"
 
 
-def decide(host: str, port: int, scheme: Literal["http", "https"], providers: Mapping[str, Provider], rules: EdgeRules,
+def decide(host: str, port: int, scheme: Literal["http", "https"], providers: ByHost, rules: EdgeRules,
            unparsed: Callable[[str], str | None]) -> Decision:
     """What becomes of a connection to canonical *host* and *port*. *unparsed*: host → why a known AI host is not read;
     None for the others."""
@@ -109,7 +110,7 @@ def decide(host: str, port: int, scheme: Literal["http", "https"], providers: Ma
         if scheme == "http" and provider.target is None:  # its key would travel in the clear
             return Refuse("host_not_allowed", f"{host} is called over https only")
         return Govern(provider, key)
-    if host in _names(providers):
+    if host in providers:
         return Refuse("host_not_allowed", f"{host} is governed, but not on port {port}")
     why = unparsed(host)
     if why is not None:
@@ -120,11 +121,6 @@ def decide(host: str, port: int, scheme: Literal["http", "https"], providers: Ma
     if rules.unknown_hosts == "deny":
         return Refuse("host_not_allowed", f"{host} is not a governed host (edge: unknown_hosts: deny)")
     return Tunnel(host, port)
-
-
-def _names(providers: Mapping[str, Provider]) -> set[str]:
-    """Governed host names that stand alone, without a port of their own."""
-    return {key for key in providers if ":" not in key}
 
 
 def _plain(address: str) -> Address:

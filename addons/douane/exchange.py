@@ -331,16 +331,14 @@ class Exchange:
 
     def _outcome(self, ended: Ended) -> Outcome:
         reading = self._meter.reading() if self._meter is not None else _NO_READING
-        cost: float | None = reading.cost_usd
-        model = reading.model or self.call.model
+        cost, guessed = reading.cost_usd, False
         if not self._clock.forwarded:
             cost = 0.0  # nothing went upstream
         elif cost is None and reading.usage is not None:
-            prices, provider = self.gate.prices, self.call.provider
-            cost = prices.cost(provider, model, reading.usage, self.call.at, reading.tier)
-            if cost is None and model != self.call.model:
-                cost = prices.cost(provider, self.call.model, reading.usage, self.call.at, reading.tier)
-        return Outcome(ended, self._status, reading.usage, reading.partial, cost, reading.model,
+            names = (reading.model, self.call.model)
+            bill = self.gate.prices.bill(self.call.provider, names, reading.usage, self.call.at, reading.tier)
+            cost, guessed = bill.usd, bill.ceiling
+        return Outcome(ended, self._status, reading.usage, reading.partial or guessed, cost, reading.model,
                        self._upstream_request_id)
 
     async def _settle(self, result: Outcome) -> None:

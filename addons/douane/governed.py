@@ -10,12 +10,12 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from douane.call import Target
 from douane.errors import ConfigError
-from douane.providers.base import ByHost, Provider
+from douane.providers.base import Operation, Provider
+from douane.providers.by_host import ANY, ByHost
 from douane.schema import INVALID, read_fields
 from douane.source import Entry, Problems, Table, suggest
 
@@ -35,6 +35,8 @@ class ProviderSpec:
     ca: str = ""
     like: str = ""
     hosts: tuple[str, ...] = ()
+    root: str = ""
+    """What stands before the provider's paths on these hosts; several providers with roots of their own share a host."""
 
 
 def is_loopback(host: str) -> bool:
@@ -104,16 +106,16 @@ def read_providers(section: Mapping[str, Entry], builtin: Mapping[str, Provider]
 
 
 def by_host(providers: Mapping[str, Provider], section: Mapping[str, Entry], problems: Problems) -> ByHost:
-    """The governed hosts. Two providers that claim one are a problem."""
-    owners: dict[str, Provider] = {}
+    """The governed hosts. Two providers that claim one are a problem, but where each has another root there."""
+    owners: dict[tuple[str, str], Provider] = {}
     for provider in providers.values():
         for host in provider.hosts:
-            other = owners.setdefault(host, provider)
+            other = owners.setdefault((host, provider.root), provider)
             entry = section.get(provider.name) or section.get(other.name)
             if other is not provider and entry:
-                problems.add(entry.place, f"providers.{provider.name}: the host {host} is {other.name}'s already"
-                                          + _stands(section, other.name))
-    return MappingProxyType(owners)
+                problems.add(entry.place, f"providers.{provider.name}: the host {host}{provider.root} is {other.name}'s "
+                                          f"already{_stands(section, other.name)}")
+    return ByHost(providers.values())
 
 
 def _stands(section: Mapping[str, Entry], name: str) -> str:
@@ -132,6 +134,9 @@ class _Reading:
     def override(self, provider: Provider, spec: ProviderSpec) -> Provider | None:
         if spec.like:
             self._wrong("like", f"{provider.name} is built in; give what you add another name")
+            return None
+        if spec.root:
+            self._wrong("root", f"{provider.name} is built in; give what you add another name, and `like: {provider.name}`")
             return None
         hosts = self._hosts(spec.hosts)
         if not spec.upstream and spec.ca:
@@ -159,9 +164,12 @@ class _Reading:
             self._wrong("hosts", "is missing: the names by which apps call it, such as [llm.internal:8000]")
             return None
         hosts, where = self._hosts(spec.hosts), self._target(spec)
-        if hosts is None or where is None:
+        root = self._try("root", lambda: _root(spec.root))
+        if hosts is None or where is None or root is None:
             return None
-        return replace(builtin[spec.like], name=name, hosts=hosts, target=where, prices="")
+        model = builtin[spec.like]
+        return replace(model, name=name, hosts=hosts, target=where, prices="", root=root,
+                       operations=tuple(map(_unversioned, model.operations)) if root else model.operations)
 
     def _wrong(self, key: str, text: str) -> None:
         self.problems.add(self.table.place_of(key), f"{self.what}.{key}: {text}")
@@ -197,11 +205,32 @@ class _Reading:
         return None if len(self.problems) > before else tuple(hosts)
 
 
+def _root(path: str) -> str:
+    """Raises ConfigError."""
+    root = path.rstrip("/")
+    if not _PATH.fullmatch(root) or any(step in (".", "..") for step in root.split("/")):
+        raise ConfigError("allowed: what stands before the provider's own paths, such as /router/v2/anthropic")
+    return root
+
+
+def _unversioned(row: Operation) -> Operation:
+    """The row below a root: gateways put theirs before ``/v1`` or in place of it."""
+    pattern = row.path.pattern
+    return replace(row, path=re.compile(f"(?:/v1)?{pattern[3:]}")) if pattern.startswith("/v1/") else row
+
+
 def _no_host(host: str) -> str:
-    """Why *host* is no exact ``host`` or ``host:port``; empty where it is."""
+    """Why *host* is no exact ``host`` or ``host:port``, and no ``*.suffix``; empty where it is."""
+    if host.startswith(ANY):
+        suffix = _HOST.fullmatch(host.removeprefix(ANY))
+        if suffix is None or suffix["port"] or "." not in suffix[0] or suffix[0].rpartition(".")[2].isdigit():
+            return (f"`{host[:80]}`: allowed: `*.` and a suffix of two labels at least, without a port, such as "
+                    "*.openai.azure.com")
+        return ""
     match = _HOST.fullmatch(host)
     if match is None or (host[0] == "[" and not _is_address(host[1 : host.index("]")])):
-        return f"`{host[:80]}` is no host; allowed: exact names such as llm.internal or llm.internal:8000"
+        return (f"`{host[:80]}` is no host; allowed: exact names such as llm.internal or llm.internal:8000, and suffixes "
+                "such as *.openai.azure.com")
     port = match["port"]
     if port in ("80", "443"):
         return f"`{host}`: leave the default port out"

@@ -263,17 +263,18 @@ class _Passage:
                 await self.exchange.finish(ended)
             except AuditUnavailableError as error:
                 denial, recorded = Deny(error.code, error.reason), False
-        provider, call = self.arrival.provider, self.exchange.call
+        operation, call = self.exchange.operation, self.exchange.call
+        family = (operation.family if operation is not None else None) or self.arrival.provider.family
         log.info("refused", extra={"douane_id": call.id, "code": denial.code, "provider": call.provider,
                                    "operation": call.operation, "principal": call.principal.name})
         if self.started:
             framing = self.exchange.takes
             if not recorded or framing is None:
                 raise AnswerCutError
-            event = provider.family.error_event(call.operation, denial.code, denial.reason, call.id, framing)
+            event = family.error_event(call.operation, denial.code, denial.reason, call.id, framing)
             await self.send({"type": "http.response.body", "body": event, "more_body": False})
             return
-        status, body = provider.family.error(DENIALS[denial.code], denial.code, denial.reason, call.id)
+        status, body = family.error(DENIALS[denial.code], denial.code, denial.reason, call.id)
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()),
                    (b"x-douane-id", call.id.encode()), (b"x-douane-code", denial.code.encode())]
         if not retryable(denial.code):

@@ -16,8 +16,9 @@ from douane.edge import split_authority
 from douane.errors import RefusedError
 from douane.gate import new_id
 from douane.providers.base import Operation, Provider
+from douane.providers.by_host import ANY
 
-__all__ = ["Arrival", "open_call", "read_call", "target_of"]
+__all__ = ["Arrival", "home_of", "open_call", "read_call", "target_of"]
 
 _FOR_US_ALONE = frozenset({b"proxy-authorization", b"proxy-connection"})
 _OURS = b"x-douane-"
@@ -99,6 +100,19 @@ def target_of(provider: Provider, host: str, ca: str) -> Target:
     if provider.target is not None:
         return provider.target
     return _direct(host, ca)
+
+
+def home_of(provider: Provider) -> tuple[str, RefusedError | None]:
+    """The host of a call that names none (a reverse proxy's, a service's), and why there is none: where the customers'
+    names are all that a provider has, the policy files must say which."""
+    host = next((host for host in provider.hosts if not host.startswith(ANY)), "")
+    if host:
+        return host, None
+    host = provider.hosts[0].removeprefix(ANY)
+    if provider.target is not None:
+        return host, None
+    return host, RefusedError("host_not_allowed", f"{provider.name} has no host of its own: the policy files must say "
+                                                  f"`providers: {provider.name}: {{upstream: https://NAME.{host}}}`")
 
 
 @lru_cache(256)

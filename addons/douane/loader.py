@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from douane import governed, sections
-from douane.call import Target
+from douane.call import Call, Target
 from douane.chain import AuditRules, Chain, Entry
 from douane.conditions import compile_condition
 from douane.edge import EdgeRules
@@ -23,7 +23,7 @@ from douane.histories.base import Shelf
 from douane.ledger.till import Till
 from douane.people import People, Tokens, Vaulted
 from douane.placeholders import DataKey
-from douane.policy import Setting, registry, traits
+from douane.policy import Setting, Wires, registry, traits
 from douane.pricerules import Rules, read_prices
 from douane.providers.base import Provider, Wire
 from douane.providers.table import builtin
@@ -91,9 +91,11 @@ def load(folder: Path, *, environ: Mapping[str, str] = os.environ, tokens: Token
                   vault.providers, frozenset(references.variables))
 
 
-def _wires(table: Mapping[str, Provider]) -> Mapping[tuple[str, str], Wire]:
-    return MappingProxyType({(name, row.name): row.wire for name, one in table.items() for row in one.operations
-                             if row.wire is not None})
+def _wires(table: Mapping[str, Provider]) -> Wires:
+    def of(call: Call) -> Wire | None:
+        row = table[call.provider].operation(call.method, call.path) if call.provider in table else None
+        return None if row is None else row.wire
+    return of
 
 
 def _check_ledger(document: Document, problems: Problems) -> None:

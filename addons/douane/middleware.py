@@ -22,7 +22,7 @@ from douane.chain import Chain
 from douane.errors import DouaneError
 from douane.gate import Gate
 from douane.hosts.house import Office, open_office
-from douane.intake import Arrival, target_of
+from douane.intake import Arrival, home_of, target_of
 from douane.loader import Loaded
 from douane.logs import where
 from douane.metrics import Metrics
@@ -174,9 +174,9 @@ class _Desk:
                                   unknown_pass=chain.edge.unknown_operations == "allow")
         if place is None:
             return None
-        host, client = place.provider.hosts[0], scope.get("client")
+        (host, homeless), client = home_of(place.provider), scope.get("client")
         return Arrival(place.provider, host, place.path, Caller(client[0] if client else ""),
-                       target_of(place.provider, host, chain.ca), place.refused)
+                       target_of(place.provider, host, chain.ca), place.refused or homeless)
 
     # -- reload --------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,6 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, is_dataclass
-from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from douane.call import Call, Credential, Headers, Outcome, Principal
@@ -25,7 +24,7 @@ from douane.placeholders import DataKey
 from douane.providers.base import Wire
 from douane.verdict import Verdict
 
-__all__ = ["Admits", "BodyFilter", "Credentials", "Directory", "Filters", "Setting", "Settles", "Traits",
+__all__ = ["Admits", "BodyFilter", "Credentials", "Directory", "Filters", "Setting", "Settles", "Traits", "Wires",
            "policy", "registry", "traits"]
 
 
@@ -78,6 +77,10 @@ class Credentials(Protocol):
         ...
 
 
+type Wires = Callable[[Call], Wire | None]
+"""By a call's provider, method and path; None: its bodies hold no text. Rows of one name may be read in different ways."""
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What the loader gives a policy that has a ``bind(setting)``."""
@@ -88,8 +91,8 @@ class Setting:
     """Provider name → headers in which its SDKs send a key (lower case)."""
     till: Till = field(default_factory=Till)
     """The ledger and the prices, once they are open."""
-    wires: Mapping[tuple[str, str], Wire] = MappingProxyType({})
-    """(provider, operation) → how its bodies are read; operations without text are not in it."""
+    wires: "Wires" = lambda _: None
+    """How the bodies of a call are read."""
     data_key: DataKey = field(default_factory=DataKey)
     """The gateway's own key; empty where no gateway runs (``douane check``)."""
     shelf: Shelf = field(default_factory=Shelf)

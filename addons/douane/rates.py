@@ -60,9 +60,10 @@ class Rates:
         cached, written, hour = usage.cached_input, usage.cache_write, usage.cache_write_1h
         rest, total = usage.input - cached - written, 0.0
         if usage.input_audio or usage.input_image:  # of each: what was cached at its own price, then what was not
-            for of, kept, fresh_price, kept_price in (
+            for of, kept, fresh_price, stored in (
                     (usage.input_audio, usage.cached_audio, self.input_audio, self.cached_audio),
                     (usage.input_image, usage.cached_image, self.input_image, self.cached_image)):
+                kept_price = fresh_price if stored is None and self.cached_input is None else stored
                 if kept_price is not None:
                     total += kept * kept_price
                     cached -= kept

@@ -5,6 +5,7 @@ out. A piece of text waits only while its end may become a placeholder of this e
 ends its block, in a copy of the block's last frame. Signed reasoning stays as it is; so does what is no JSON.
 """
 
+from collections.abc import Collection, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -12,7 +13,7 @@ import jiter
 
 from douane.call import Headers
 from douane.errors import RefusedError
-from douane.providers.deltas import COMMON, Channel, Delta, Deltas, sealed
+from douane.providers.deltas import COMMON, Channel, Delta, Deltas
 from douane.providers.edit import Path, Place, quoted, rewrite, strings_with, tokens
 from douane.providers.framing import Frame, Splitter, framing_of
 from douane.rehydrate import Piecewise, Restorer
@@ -89,13 +90,25 @@ class RestoreFilter:
         if not deltas:
             new = self._whole(data)
             return before + (frame.raw if new is data else frame.with_data(new))
-        changes: dict[Place, str] = {}
+        changes = self._besides(data, document, deltas)
+        last = {delta.channel: delta for delta in deltas}
         for delta in deltas:
-            text = self._channel(delta).feed(delta.text, last=_begins(delta.channel, over))
+            is_last = last[delta.channel] is delta and _begins(delta.channel, over)
+            text = self._channel(delta).feed(delta.text, last=is_last)
             if text != delta.text:
                 changes[delta.path, False] = text
             self._last[delta.channel] = (frame, deltas)
         return before + (frame.with_data(rewrite(data.decode(), changes).encode()) if changes else frame.raw)
+
+    def _besides(self, data: bytes, document: Any, deltas: Sequence[Delta]) -> dict[Place, str]:
+        """What changes in the texts that stand whole beside the pieces of a frame."""
+        if b"<" not in data and b"u003" not in data:
+            return {}
+        text = data.decode()
+        marked = sum(1 for _ in strings_with(text, _MARKS))
+        if marked <= sum(any(mark in delta.text for mark in _MARKS) for delta in deltas):
+            return {}
+        return self._strings(text, [*self._deltas.signed(document), *(delta.path for delta in deltas)])
 
     def _channel(self, delta: Delta) -> Piecewise:
         channel = self._channels.get(delta.channel)
@@ -111,7 +124,8 @@ class RestoreFilter:
             if channel.held and name not in besides and _begins(name, over):
                 frame, deltas = self._last[name]
                 rest = channel.feed("", last=True)
-                changes = {(delta.path, False): rest if delta.channel == name else "" for delta in deltas}
+                changes = {(delta.path, False): "" for delta in deltas}
+                changes[next(delta.path for delta in reversed(deltas) if delta.channel == name), False] = rest
                 out.append(frame.again(rewrite(frame.data.decode(), changes).encode()))
         return b"".join(out)
 
@@ -124,19 +138,24 @@ class RestoreFilter:
         document = _parsed(body)
         if document is None:
             return body
-        text, signed = body.decode(), sealed(document)
+        text, signed = body.decode(), self._deltas.signed(document)
         if not signed and (new := self._at_sight(text)) is not None:
             return body if new is text else new.encode("utf-8")
+        changes = self._strings(text, signed)
+        return rewrite(text, changes).encode("utf-8") if changes else body
+
+    def _strings(self, text: str, besides: Collection[Path]) -> dict[Place, str]:
+        """What changes in the JSON *text*, but at and below the paths *besides*."""
         changes: dict[Place, str] = {}
         for token in tokens(text):
-            if not token.string or any(token.path[:len(path)] == path for path in signed):
+            if not token.string or any(token.path[:len(path)] == path for path in besides):
                 continue
             old = str(jiter.from_json(text[token.start:token.end].encode()))
             json = not token.key and self._holds_json(token.path, old)
             new = self._restorer.restore(old, json=json)
             if new != old:
                 changes[token.path, token.key] = new
-        return rewrite(text, changes).encode("utf-8") if changes else body
+        return changes
 
     def _at_sight(self, text: str) -> str | None:
         """*text* with every string restored, without a look at where each stands; None where that must be known."""

@@ -8,6 +8,9 @@ from douane.ca import Authority, Leaf
 
 __all__ = ["TlsContexts"]
 
+KEPT = 256
+"""Contexts: of a suffix there are as many hosts as somebody asks for."""
+
 
 class TlsContexts:
     """HTTP/1.1 is all that is offered: the layer above speaks nothing else."""
@@ -21,6 +24,8 @@ class TlsContexts:
         leaf = self._authority.leaf(host)
         known = self._made.get(host)
         if known is None or known[0] is not leaf:
+            while len(self._made) >= KEPT:
+                del self._made[next(iter(self._made))]
             known = self._made[host] = (leaf, _context(leaf))
         return known[1]
 

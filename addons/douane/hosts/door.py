@@ -32,23 +32,31 @@ def proxy_door(chain: Chain, scope: Scope) -> Arrival | None:
     point: ConnectPoint = scope["state"]["door"]
     path = scope["raw_path"].decode("ascii")
     if point.encrypted:
-        provider = chain.providers.get(point.host)
-        if provider is None:
+        found = chain.providers.at(point.host, path)
+        if found is None:
             return None  # no longer governed since a reload: PlainProxy refuses it
-        return Arrival(provider, point.host, path, point.caller, target_of(provider, point.host, chain.ca),
-                       _mismatch(point.host, point.sni, _host(scope), 443))
+        provider, own = found
+        return Arrival(provider, point.host, own or path, point.caller, target_of(provider, point.host, chain.ca),
+                       _mismatch(point.host, point.sni, _host(scope), 443) or _rootless(own))
     scheme, host, port = scope["state"]["url"]
     key = host_key(host, port, 443 if scheme == "https" else 80)
-    provider = chain.providers.get(key)
-    if provider is None:
+    found = chain.providers.at(key, path)
+    if found is None:
         return None
-    refused = _mismatch(key, "", _host(scope), 443 if scheme == "https" else 80)
+    provider, own = found
+    refused = _mismatch(key, "", _host(scope), 443 if scheme == "https" else 80) or _rootless(own)
     caller = point.caller
     if scheme == "https" and not is_loopback(caller.address):
         refused = RefusedError("host_not_allowed", _IN_PLAIN)
     with contextlib.suppress(ValueError):  # PlainProxy has answered 407 where it cannot be read
         caller = proxy_caller(_proxy_authorization(scope), caller.address)
-    return Arrival(provider, key, path, caller, target_of(provider, key, chain.ca), refused)
+    return Arrival(provider, key, own or path, caller, target_of(provider, key, chain.ca), refused)
+
+
+def _rootless(own: str | None) -> RefusedError | None:
+    if own is not None:
+        return None
+    return RefusedError("operation_not_allowed", "the path is below none of the roots that providers have on this host")
 
 
 def _host(scope: Scope) -> str:

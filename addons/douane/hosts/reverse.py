@@ -15,12 +15,12 @@ from douane.chain import Chain
 from douane.edge import split_authority
 from douane.errors import RefusedError
 from douane.governor import Door
-from douane.intake import Arrival, target_of
+from douane.intake import Arrival, home_of, target_of
 from douane.policies.authenticate import Unrecognised, presented_keys, recognise
 from douane.policy import Directory
 from douane.providers.base import Provider
 
-__all__ = ["Fence", "ReverseApp", "browser_refusal", "named", "reverse_door"]
+__all__ = ["Fence", "ReverseApp", "browser_refusal", "reverse_door"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +39,19 @@ def reverse_door(fence: Fence) -> Door:
 
     def door(chain: Chain, scope: Scope) -> Arrival | None:
         prefix, slash, rest = scope["raw_path"].decode("ascii")[1:].partition("/")
-        provider = named(chain, prefix)
+        provider = chain.providers.named(prefix)
         if provider is None:
             return None
-        path, host = slash + rest or "/", provider.hosts[0]
+        path = slash + rest or "/"
+        host, homeless = home_of(provider)
         client = scope.get("client")
         caller = Caller(client[0] if client else "")
-        refused = browser_refusal(scope["headers"], fence.name) or _form(provider, scope, path)
+        refused = browser_refusal(scope["headers"], fence.name) or _form(provider, scope, path) or homeless
         if refused is None and not fence.strangers:
             refused = _stranger(fence.directory(), provider, caller, scope["headers"])
         return Arrival(provider, host, path, caller, target_of(provider, host, chain.ca), refused)
 
     return door
-
-
-def named(chain: Chain, name: str) -> Provider | None:
-    """The provider of that name, None where the policies have none."""
-    return next((one for one in chain.providers.values() if one.name == name), None)
 
 
 def browser_refusal(headers: Headers, bound: str) -> RefusedError | None:

@@ -68,7 +68,7 @@ class Gateway:
             decide=self._decide, may_pass=self._may_pass, server=self.server, refused=self._refused,
             tunnelled=lambda: self.metrics.tunnel("tunnelled"), context=TlsContexts(house.authority).of,
             listeners=self.listeners,
-            governs=lambda name: self.gate.chain.providers.governs(name))
+            governs=self._governs)
         self.proxy = ProxyListener(places.proxy, self.keeper)
         self._admin: asyncio.Server | None = None
         self._http: asyncio.Server | None = None
@@ -164,6 +164,9 @@ class Gateway:
     def _decide(self, host: str, port: int, scheme: Literal["http", "https"]) -> Decision:
         chain = self.gate.chain
         return decide(host, port, scheme, chain.providers, chain.edge, unparsed)
+
+    def _governs(self, name: str) -> bool:
+        return self.gate.chain.providers.governs(name)
 
     def _may_pass(self, caller: Caller) -> Refuse | None:
         try:

@@ -21,8 +21,7 @@ from douane.ledger.base import NANO, Account, Demand, LedgerUnavailableError, Re
 from douane.ledger.estimate import UNSEEN, input_bound
 from douane.ledger.till import Till
 from douane.ledger.windows import Period, window
-from douane.policy import Setting, policy
-from douane.providers.base import Wire
+from douane.policy import Setting, Wires, policy
 from douane.units import Limit, Spelled, parse_limit, parse_usd
 from douane.verdict import ALLOW, Allow, Deny, Rewrite, Verdict
 
@@ -109,7 +108,7 @@ class _Budget:
     rules: Budget
     limits: tuple[Limit, ...]
     till: Till
-    wires: Mapping[tuple[str, str], Wire]
+    wires: Wires
     open: dict[str, _Open] = field(default_factory=dict, repr=False)
     """By call id, from ``admit`` to ``settle``."""
 
@@ -158,7 +157,7 @@ class _Budget:
     def _bounded(self, call: Call) -> tuple[Call, tuple[int, int] | None] | Deny:
         """The call, with a bound where one is inserted, and the tokens (input, output) it is reserved at; None: its body says
         nothing of them."""
-        wire = self.wires.get((call.provider, call.operation))
+        wire = self.wires(call)
         if wire is None or not isinstance(call.document, dict):
             return call, None
         try:

@@ -19,7 +19,7 @@ from douane.coding import coding_of, decode
 from douane.detect import DEFAULT_ENTITIES, Scanner, Wanted
 from douane.histories.base import NOTHING, History, Name, Shelf, durable
 from douane.placeholders import DataKey, Minter
-from douane.policy import BodyFilter, Setting, policy
+from douane.policy import BodyFilter, Setting, Wires, policy
 from douane.providers.base import Position, Wire
 from douane.providers.deltas import COMMON
 from douane.providers.edit import Place
@@ -92,7 +92,7 @@ class _Open:
 @dataclass(frozen=True, slots=True)
 class _Redact:
     scanner: Scanner
-    wires: Mapping[tuple[str, str], Wire]
+    wires: Wires
     key: DataKey
     action: Literal["placeholder", "mask", "hash"]
     restore: bool
@@ -124,9 +124,9 @@ class _Redact:
         return found
 
     async def _search(self, call: Call) -> Verdict:
-        if call.document is None:
+        wire = self.wires(call)
+        if call.document is None or wire is None:
             return Deny("uninspectable", "the request's body cannot be searched for personal data") if call.body else ALLOW
-        wire = self.wires[call.provider, call.operation]
         positions = list(wire.walk(call.document))
         texts = [read_text(one.text) for one in positions]
         spans = iter(await self.scanner.scan(call.principal.tenant, [text for one in texts for text in one.scanned]))
@@ -163,7 +163,7 @@ class _Redact:
         if not self.restore or not call.originals:
             return None
         one = self.open.get(call.id) or _Open()
-        wire = self.wires.get((call.provider, call.operation))
+        wire = self.wires(call)
         hosts = functools.cache(functools.partial(_hosts, wire, call, one.hosts))
         restoring = RestoreFilter(Restorer(call.originals, hosts), json_text=_asks_for_json(call.document),
                                   deltas=wire.deltas if wire else COMMON, array=wire.array if wire else False)

@@ -18,7 +18,7 @@ from douane.providers.framing import SSE, Frame, Framing
 from douane.providers.merge import JsonText, Rows, later, merge, plain, read, rows_of
 from douane.providers.sse import Splitter, parse
 
-__all__ = ["AssembleChat", "AssembleMessage", "AssembleResponse", "Assembler", "Unread", "assemble", "events_of"]
+__all__ = ["AssembleChat", "AssembleMessage", "AssembleResponse", "Assembler", "Unread", "assemble", "events_of", "lengthen"]
 
 _BOOKKEEPING = frozenset({"type", "sequence_number", "index", "item_id", "output_index", "content_index", "summary_index",
                           "obfuscation"})
@@ -159,7 +159,7 @@ class AssembleChat:
         logprobs = choice.get("logprobs")
         if type(logprobs) is dict and type(held.get("logprobs")) is dict:
             del choice["logprobs"]
-            _lengthen(held["logprobs"], logprobs)
+            lengthen(held["logprobs"], logprobs)
         later(held, choice)
 
     def document(self) -> dict[str, Any]:
@@ -174,7 +174,7 @@ class AssembleChat:
         return self._top | {"choices": choices}
 
 
-def _lengthen(held: dict[str, Any], more: dict[str, Any]) -> None:
+def lengthen(held: dict[str, Any], more: dict[str, Any]) -> None:
     """Lists of whole elements, continued."""
     for name, value in more.items():
         before = held.get(name)
@@ -301,7 +301,7 @@ class AssembleResponse:
         merge(part, {_PLACES[name][3] if name in _PLACES else name: event["delta"]})
         logprobs = event.get("logprobs")
         if type(logprobs) is list and logprobs:
-            _lengthen(part, {"logprobs": logprobs})
+            lengthen(part, {"logprobs": logprobs})
         return True
 
     def _said(self, name: str, item: dict[str, Any], event: dict[str, Any]) -> bool:

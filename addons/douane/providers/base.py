@@ -7,7 +7,7 @@ is no operation, and ``unknown_operations`` decides.
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 from urllib.parse import unquote
 
 from douane.call import Headers, Target, Usage
@@ -20,8 +20,7 @@ __all__ = ["Bound", "Family", "Meter", "Operation", "Position", "Provider", "Rea
 type Role = Literal["system", "user", "assistant", "tool_call", "tool_result", "schema", "metadata", "unknown"]
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """One text in a body. *path* is where it stands: object keys and array indexes from the root.
 
     The keys of objects that the caller makes up (metadata, tool input, schemas) are text too: such a position has *key*
@@ -103,6 +102,11 @@ class Wire(Protocol):
 
     @property
     def bound(self) -> Bound: ...
+    @property
+    def media(self) -> tuple[bytes, ...]:
+        """Media types of its requests."""
+        ...
+
     def read(self, body: bytes, content_type: bytes) -> Any:
         """The request's document: a JSON value, or what stands for it (the parts of a form). Raises ValueError."""
         ...
@@ -162,6 +166,8 @@ class Operation:
     """Matched whole against the raw path below the provider's root. A group ``model`` in it is the model."""
     wire: Wire | None = None
     """None: neither body nor answer holds text (a list of models)."""
+    family: Family | None = None
+    """How this row says no, where that is not as the provider's others do."""
     model_in_path: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
@@ -181,7 +187,8 @@ class Provider:
     name: str
     family: Family
     hosts: tuple[str, ...]
-    """Exact names the app may use: lower case, ``host`` for the scheme's default port, else ``host:port``."""
+    """Names the app may use: lower case, ``host`` for the scheme's default port, else ``host:port``; or ``*.suffix`` for
+    every name of one label more (the customer's own)."""
     target: Target | None
     """Where calls go in place of the host that was asked for; None: to that host."""
     credential: tuple[bytes, bytes]
@@ -191,6 +198,10 @@ class Provider:
     operations: tuple[Operation, ...]
     prices: str = ""
     """The provider's id in the price list (genai-prices); empty: only ``prices:`` of the policy files."""
+    root: str = ""
+    """What stands before its paths on its hosts, where it shares them with others: ``/router/v2/anthropic``."""
+    includes_usage: bool = False
+    """Its chat streams tell their usage where ``stream_options.include_usage`` asks for it, and it takes that member."""
 
     def operation(self, method: str, path: str) -> Operation | None:
         """The row for *method* and raw *path*. HEAD and OPTIONS have no rows."""
@@ -199,6 +210,3 @@ class Provider:
                 return row
         return None
 
-
-type ByHost = Mapping[str, Provider]
-"""Host as in ``Provider.hosts`` → provider."""

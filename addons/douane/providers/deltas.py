@@ -17,6 +17,8 @@ type Channel = tuple[str | int, ...]
 """Which text a piece belongs to; what begins with the same elements belongs together (all texts of one choice)."""
 
 _SIGNED = ("thinking", "redacted_thinking", "thinking_delta", "signature_delta")
+_SIGNED_MEMBER = "reasoningContent"
+"""Bedrock's: in a stream its signature comes after its text."""
 _NO_TEXT = frozenset({"role", "type", "id", "object", "format"})
 
 
@@ -30,6 +32,23 @@ class Delta:
     arguments: bool = False
 
 
+def sealed(document: Any) -> list[Path]:
+    """Paths of the objects that are signed: their text stays as it came."""
+    found: list[Path] = []
+    tasks: list[tuple[Path, Any]] = [((), document)]
+    while tasks:
+        path, value = tasks.pop()
+        if isinstance(value, dict):
+            signature = value.get("signature")
+            if value.get("type") in _SIGNED or (isinstance(signature, str) and signature) or path[-1:] == (_SIGNED_MEMBER,):
+                found.append(path)
+            else:
+                tasks.extend(((*path, key), item) for key, item in value.items() if isinstance(item, (dict, list)))
+        elif isinstance(value, list):
+            tasks.extend(((*path, at), item) for at, item in enumerate(value) if isinstance(item, (dict, list)))
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Deltas:
     """How one format's frames tell their pieces."""
@@ -38,6 +57,8 @@ class Deltas:
     """Of a frame's document; none where it holds whole texts or no text."""
     ends: Callable[[Any], list[Channel]]
     """Beginnings of the channels whose texts end with this frame; ``()`` stands for all."""
+    signed: Callable[[Any], list[Path]] = sealed
+    """Paths of the objects, in a frame or in a whole answer, whose text stays as it came."""
 
 
 def pieces(document: Any) -> list[Delta]:
@@ -76,23 +97,6 @@ def ends(document: Any) -> list[Channel]:
         if kind.endswith((".completed", ".incomplete", ".failed")) and "response" in document:
             return [()]
     return []
-
-
-def sealed(document: Any) -> list[Path]:
-    """Paths of the objects that are signed: their text stays as it came."""
-    found: list[Path] = []
-    tasks: list[tuple[Path, Any]] = [((), document)]
-    while tasks:
-        path, value = tasks.pop()
-        if isinstance(value, dict):
-            signature = value.get("signature")
-            if value.get("type") in _SIGNED or (isinstance(signature, str) and signature):
-                found.append(path)
-            else:
-                tasks.extend(((*path, key), item) for key, item in value.items() if isinstance(item, (dict, list)))
-        elif isinstance(value, list):
-            tasks.extend(((*path, at), item) for at, item in enumerate(value) if isinstance(item, (dict, list)))
-    return found
 
 
 def _of_choice(at: int, choice: dict[str, Any]) -> Iterator[Delta]:

@@ -24,9 +24,8 @@ _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.D
 _TO_ITS_END = re.compile(r'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _AFTER_A_STRING = b",:}] \t\r\n"
 """What may follow the quote that ends a string."""
+_COLON = re.compile(rb"\s*:")
 _BEGIN = 40
-_LOOKED_AT = 4_000_000
-"""Bytes that may be searched for strings by sight, each string in all of the body; beyond, the body is read once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,22 +141,20 @@ def _end(text: str, start: int) -> int:
 
 
 def replace_once(body: bytes, pairs: Sequence[tuple[str, str]]) -> bytes | None:
-    """*body* with each old string of *pairs* as its new one, where each is written once in it, as :func:`quoted` writes it;
-    None where one is not, and its place must be looked for. Which place that is, is not asked: look there afterwards."""
-    if len(pairs) * len(body) > _LOOKED_AT or len(dict(pairs)) < len(pairs):
-        return None
-    spots = []
+    """*body* with the old strings of *pairs* as their new ones: each the first one that is written, as :func:`quoted` writes
+    it, after the one before. None where one is not. Whether these were the ones that are meant, is not asked: look there
+    afterwards. The body is read through once at most."""
+    out, at = [], 0
     for old, new in pairs:
         token = _written(old)
-        at = _find(body, token, 0)
-        # a quote that ends a string, or is part of one, begins none
-        if at < 0 or token[1] in _AFTER_A_STRING or body[at - 1 : at] == b"\\" or _find(body, token, at + 1) >= 0:
+        start = _find(body, token, at)
+        # a quote that ends a string, or is part of one, begins none; and what a colon follows is a name
+        if start < 0 or token[1] in _AFTER_A_STRING or body[start - 1 : start] == b"\\":
             return None
-        spots.append((at, at + len(token), _written(new)))
-    out, at = [], 0
-    for start, end, written in sorted(spots):
-        out += [body[at:start], written]
-        at = end
+        out += [body[at:start], _written(new)]
+        at = start + len(token)
+        if _COLON.match(body, at):
+            return None
     return b"".join([*out, body[at:]])
 
 

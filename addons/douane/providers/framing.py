@@ -184,11 +184,13 @@ _CRC = struct.Struct("!I")
 
 @dataclass(frozen=True, slots=True)
 class AwsFrame:
-    """*inner*: the payload is ``{"bytes": BASE64 …}`` round the document (``invoke-with-response-stream``)."""
+    """*inner*: the payload is ``{"bytes": BASE64 …}`` round the document (``invoke-with-response-stream``), or round a text
+    (agents), which *inner* then has in its place: ``{"bytes": TEXT …}``."""
 
     raw: bytes
     payload: bytes
     inner: bytes | None
+    texts: bool = False
 
     @property
     def data(self) -> bytes:
@@ -200,7 +202,9 @@ class AwsFrame:
 
     def with_data(self, data: bytes) -> bytes:
         if self.inner is not None:
-            data = orjson.dumps({**orjson.loads(self.payload), "bytes": base64.b64encode(data).decode()})
+            held = orjson.loads(data if self.texts else self.payload)
+            inside = held["bytes"].encode() if self.texts else data
+            data = orjson.dumps({**held, "bytes": base64.b64encode(inside).decode()})
         return aws_message(self.headers, data)
 
     again = with_data
@@ -253,17 +257,30 @@ def _aws_frame(raw: bytes) -> AwsFrame:
         raise RefusedError("bad_request", "the event stream is broken: a message's checksum is wrong")
     headers = int(_PRELUDE.unpack_from(raw)[1])
     payload = raw[_PRELUDE.size + headers:-_CRC.size]
-    return AwsFrame(raw, payload, _inner(payload))
+    return AwsFrame(raw, payload, *_inner(payload))
 
 
-def _inner(payload: bytes) -> bytes | None:
-    if not payload.startswith(b'{"bytes"'):
-        return None
+def _inner(payload: bytes) -> tuple[bytes | None, bool]:
+    if b'"bytes"' not in payload:
+        return None, False
     try:
         document = orjson.loads(payload)
-        return base64.b64decode(document["bytes"], validate=True)
+        inside = base64.b64decode(document["bytes"], validate=True)
+        if _is_object(inside):
+            return inside, False
+        return orjson.dumps({**document, "bytes": inside.decode()}), True
     except (orjson.JSONDecodeError, KeyError, TypeError, binascii.Error, ValueError):
-        return None
+        return None, False
+
+
+def _is_object(data: bytes) -> bool:
+    if not data.startswith(b"{"):
+        return False
+    try:
+        orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def _aws_whole(text: bytes) -> int:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from douane.providers.base import Position, Role
+from douane.providers.edit import Path
 
-__all__ = ["ANSWER", "ANSWER_TOKENS", "BLOBS", "TOKENS", "TURNS", "Grammar", "walk"]
+__all__ = ["ANSWER", "ANSWER_TOKENS", "BLOBS", "CAMEL", "SNAKE", "TOKENS", "TURNS", "Grammar", "walk"]
 
 TOKENS = frozenset({
     "type", "role", "model", "id", "object", "status", "phase", "execution", "detail", "format", "syntax", "media_type",
@@ -34,11 +35,18 @@ BLOBS = frozenset({"data", "file_data", "b64_json", "url", "image_url", "signatu
 """Members that may hold base64, bare or as a ``data:`` URL. Any other value of theirs (a web address, say) is text."""
 
 TURNS: Mapping[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant",
-                             "tool": "tool_result", "function": "tool_result"}
+                             "tool": "tool_result", "function": "tool_result", "model": "assistant"}
 """What ``role`` in a message says."""
 
 _TOKEN = re.compile(r"(?=[^A-Za-z]*[A-Za-z])[A-Za-z0-9_.:/+=|~-]{1,256}")
-_FIELD = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_WORDS = frozenset({"user", "assistant", "system", "tool", "text", "function", "object", "string", "input_text", "output_text",
+                    "message", "tool_use", "tool_result"})
+"""Tokens told at once."""
+SNAKE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+CAMEL = re.compile(r"[a-z][A-Za-z0-9_]{0,63}")
+_COMMON = frozenset({"role", "content", "type", "text", "name", "function", "description", "parameters", "arguments",
+                     "tool_calls", "tool_call_id", "id", "messages", "model", "parts", "input"})
+"""Names that any field pattern takes, told at once."""
 _DATA_URL = re.compile(r"data:(?!text/)[A-Za-z0-9.+/-]*(?:;[A-Za-z0-9=._-]+)*;base64,", re.IGNORECASE)
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_=\r\n"
 _SHORTEST_BLOB = 32
@@ -60,51 +68,81 @@ class Grammar:
     free: frozenset[str]
     """Members whose objects the caller makes up: every key and string below is text, and nothing there sets a role."""
     sealed: frozenset[str] = frozenset()
-    """Types of objects whose ``signature`` covers their text."""
+    """Types of objects whose ``signature`` covers their text, or names of the members that such objects are."""
     tokens: frozenset[str] = TOKENS
     blobs: frozenset[str] = BLOBS
+    fields: re.Pattern[str] = SNAKE
+    """What a field's name looks like; a key that does not is text."""
+    inner: frozenset[str] = frozenset()
+    """Members that, where true, make an object's text the model's own thinking: it goes back as it came."""
 
 
 ANSWER = Grammar({}, {}, {}, frozenset(), tokens=ANSWER_TOKENS)
 """Of an answer of which nothing is known but that it is JSON: every text of it is ``unknown``."""
 
 
-type _Task = tuple[tuple[str | int, ...], Any, Role, str, bool, bool]
-"""Path, value, role, nearest member's name, free, sealed."""
+type _Level = tuple[Iterator[tuple[Any, Any]], Path, Role, str, bool, bool, Mapping[str, Role] | None, Role, bool]
+"""An object or a list on the way: its items, its path, its role, the nearest member's name, whether it is free and sealed;
+then, of an object that is not free, the roles by member, the role of other members, and whether it has its words in
+``data``. A tuple, as this is made for each object of each body: a class takes ten times as long."""
 
 
-def walk(grammar: Grammar, document: Any) -> Iterator[Position]:
+def walk(grammar: Grammar, document: Any) -> Iterator[Position]:  # noqa: C901 - one loop: functions would take twice as long
     """The text positions of *document*, in its order. Iterative: depth costs no stack."""
-    tasks: list[_Task] = [((), document, "unknown", "", False, False)]
-    while tasks:
-        path, value, role, member, free, sealed = tasks.pop()
-        if isinstance(value, str):
-            if value and (free or not _opaque(grammar, member, value)):
-                yield Position(path, role, value, sealed=sealed)
-        elif isinstance(value, dict):
+    if type(document) is str:
+        if document:
+            yield Position((), "unknown", document)
+        return
+    new = tuple.__new__  # what Position(…) comes to, in half the time
+    tokens, blobs, free_members, fields = grammar.tokens, grammar.blobs, grammar.free, grammar.fields.fullmatch
+    levels: list[_Level] = []
+    below: Path = ()
+    role: Role = "unknown"
+    value, member, free, sealed = document, "", False, False
+    while True:
+        if type(value) is dict:
             if not free:
                 role = _role(grammar, value, role)
-            yield from (Position((*path, key), role, key, key=True, sealed=sealed) for key in value
-                        if key and (free or not _FIELD.fullmatch(key)))
-            if free:
-                below: list[_Task] = [((*path, key), item, role, key, True, sealed) for key, item in value.items()]
+            for key in value:
+                if (free or not (key in _COMMON or fields(key))) and key:
+                    yield new(Position, ((*below, key), role, key, True, sealed))
+            levels.append((iter(value.items()), below, role, member, True, sealed, None, role, False) if free else
+                          _object(grammar, below, value, role, sealed=sealed))
+        elif type(value) is list:
+            levels.append((iter(enumerate(value)), below, role, member, free, sealed, None, role, False))
+        while levels:
+            items, path, role, member, free, sealed, roles, otherwise, words = levels[-1]
+            for step, value in items:
+                kind = type(value)
+                if kind is not str and kind is not dict and kind is not list:
+                    continue
+                if roles is not None:
+                    role = roles.get(step, otherwise)
+                    free = step in free_members
+                    member = "" if words and step in blobs else step
+                elif type(step) is str:
+                    member = step
+                if kind is not str:
+                    below = (*path, step)
+                    break
+                if value and (free or (member not in tokens and member not in blobs) or not _opaque(grammar, member, value)):
+                    yield new(Position, ((*path, step), role, value, False, sealed))
             else:
-                below = _members(grammar, path, value, role, sealed=sealed)
-            below.reverse()
-            tasks.extend(below)
-        elif isinstance(value, list):
-            tasks.extend(((*path, index), value[index], role, member, free, sealed)
-                         for index in range(len(value) - 1, -1, -1))
+                levels.pop()
+                continue
+            break
+        else:
+            return
 
 
-def _members(grammar: Grammar, path: tuple[str | int, ...], value: dict[str, Any], role: Role, *,
-             sealed: bool) -> list[_Task]:
+def _object(grammar: Grammar, path: Path, value: dict[str, Any], role: Role, *, sealed: bool) -> _Level:
     kind = value.get("type")
-    sealed = sealed or (isinstance(kind, str) and kind in grammar.sealed and bool(value.get("signature")))
-    words = kind == "text"  # a document of type text has its words in `data`
+    if not sealed and grammar.sealed and value.get("signature"):
+        sealed = (type(kind) is str and kind in grammar.sealed) or (bool(path) and path[-1] in grammar.sealed)
+    if grammar.inner and not sealed:
+        sealed = any(value.get(name) is True for name in grammar.inner)
     roles, otherwise = (grammar.members, role) if path else (grammar.top, "unknown")
-    return [((*path, key), item, roles.get(key, otherwise), "" if words and key in grammar.blobs else key,
-             key in grammar.free, sealed) for key, item in value.items()]
+    return iter(value.items()), path, role, "", False, sealed, roles, otherwise, kind == "text"
 
 
 def _role(grammar: Grammar, value: dict[str, Any], around: Role) -> Role:
@@ -120,7 +158,7 @@ def _role(grammar: Grammar, value: dict[str, Any], around: Role) -> Role:
 def _opaque(grammar: Grammar, member: str, value: str) -> bool:
     """Whether there is nothing to read in *value*."""
     if member in grammar.tokens:
-        return _TOKEN.fullmatch(value) is not None
+        return value in _WORDS or _TOKEN.fullmatch(value) is not None
     if member not in grammar.blobs or not value.isascii():
         return False
     url = _DATA_URL.match(value)

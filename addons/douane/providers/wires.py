@@ -39,7 +39,9 @@ class JsonWire:
     """None: the operation has no streams."""
     deltas: Deltas = COMMON
     array: bool = False
+    """Every answer is a stream: of events, or of the elements of a JSON array."""
     bound: Bound = _NO_BOUND
+    media: tuple[bytes, ...] = (b"application/json",)
 
     def read(self, body: bytes, content_type: bytes) -> Any:
         return read_json(body)
@@ -58,7 +60,7 @@ class JsonWire:
 
     def stream(self, document: Any) -> bool:
         """Whether a stream was asked for. Anything but false, null or nothing counts as yes."""
-        return bool(document.get("stream")) if isinstance(document, dict) else False
+        return self.array or (bool(document.get("stream")) if isinstance(document, dict) else False)
 
     def walk(self, document: Any) -> Iterator[Position]:
         return walk(self.grammar, document)
@@ -82,8 +84,9 @@ class JsonWire:
 
 
 def _at_sight(body: bytes, document: Any, changes: Mapping[Place, str]) -> tuple[bytes, Any] | None:
-    """The new body and its document, where each string that changes is found without reading the body from its start: most
-    are written once, and in one way. None where one is not, or another than the one that was meant has changed."""
+    """The new body and its document, where each string that changes is the first one written so after the one before: most
+    are written once, and in one way. None where it is not, which shows when as many strings were replaced as were to
+    change, and not each of these is the new one."""
     if any(key for _, key in changes):
         return None
     new_body = replace_once(body, [(_at(document, path), new) for (path, _), new in changes.items()])
