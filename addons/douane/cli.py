@@ -78,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     check = add("check", _check, "read the policy files; exit 0, or 1 with every mistake as file:line")
     check.add_argument("folder", nargs="?", metavar="DIR")
     add("reload", _reload, "have the running gateway read its policy files again (as SIGHUP does, with an answer)")
+    look = add("inspect", _inspect, "what Douane sees in recorded exchanges: JSON lines, or HAR (browsers, mitmproxy)")
+    look.add_argument("files", nargs="+", metavar="FILE")
+    look.add_argument("--json", action="store_true", help="one JSON object an exchange")
     demo = add("demo", _demo, "show it work: a local provider, the real SDKs, what left and what came back")
     demo.add_argument("--plain", action="store_true", help="no colours, no boxes")
     budget = add("budget", _budget, "spent, reserved and left, for each budget window in force")
@@ -210,6 +213,16 @@ def _prices(parsed: argparse.Namespace, places: Places) -> int:
     print(json.dumps([price_show.as_object(one) for one in found], indent=1) if parsed.json
           else "\n\n".join(map(price_show.as_text, found)))
     return 0 if any(one.quote.tariff is not None for one in found) else 1
+
+
+def _inspect(parsed: argparse.Namespace, places: Places) -> int:
+    import json
+
+    from douane import inspection
+
+    for one in inspection.inspect_files(inspection.open_inspector(places), parsed.files):
+        print(json.dumps(inspection.as_object(one)) if parsed.json else inspection.as_text(one))
+    return 0
 
 
 def _audit_tail(parsed: argparse.Namespace, places: Places) -> int:

@@ -1,0 +1,246 @@
+"""What Douane sees in an exchange: ``douane inspect``. It is how "you missed this" is reported, and how coverage is measured.
+
+Law: this asks the same table, the same walk, the same meters and the same prices as the gateway; nothing here knows a format.
+A host of this machine or of a private network that no table names is taken for a server that speaks a known language
+(``local``), if its path ends as one of theirs does: in the gateway such a server is named in ``providers:``.
+"""
+
+import ipaddress
+import json
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from douane.call import Headers
+from douane.coding import CODINGS, coding_of, decode
+from douane.edge import host_key
+from douane.errors import RefusedError
+from douane.exchanges import Recorded, read_exchanges
+from douane.loader import load
+from douane.places import Places, private_folder
+from douane.pricerules import NO_RULES, Rules
+from douane.prices import Prices
+from douane.providers.base import Operation, Position, Provider, Reading, Wire
+from douane.providers.by_host import ByHost
+from douane.providers.framing import SSE, Framing, framing_of
+from douane.providers.table import builtin
+
+__all__ = ["Inspector", "Sight", "as_object", "as_text", "inspect_files", "open_inspector"]
+
+_LIMIT = 256 * 1024 * 1024
+_LANGUAGES = ("openai", "anthropic", "google", "vertex", "bedrock", "ollama")
+"""Whose paths a local server may end with, in this order."""
+_STREAM = re.compile(rb"\s*(?::[^\n]*\n\s*)*(?:data|event|id):")
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What was seen of one exchange; ``provider`` empty where it is no call to an AI provider that we know."""
+
+    provider: str = ""
+    operation: str = ""
+    model: str = ""
+    stream: bool = False
+    texts: tuple[Position, ...] = ()
+    answer: tuple[Position, ...] = ()
+    usage: Mapping[str, int] | None = None
+    cost_usd: float | None = None
+    estimated: bool = False
+    error: str = ""
+    """What could not be read, and why."""
+
+
+class Inspector:
+    """*providers*: by name, as the gateway has them."""
+
+    def __init__(self, providers: Mapping[str, Provider], prices: Prices) -> None:
+        self._providers = providers
+        self._hosts = ByHost(providers.values())
+        self._prices = prices
+
+    def see(self, one: Recorded) -> Sight:
+        provider, operation, path = self.recognise(one)
+        if not provider:
+            return Sight()
+        if operation is None:
+            return Sight(provider, "unknown", error="" if one.frames is None else "a WebSocket session of an unknown path")
+        wire = operation.wire
+        problems: list[str] = []
+        if wire is None or one.frames is not None:
+            return Sight(provider, operation.name, operation.model_of(path, None), one.frames is not None)
+        document = _asked(one, wire, problems)
+        texts = () if document is None else tuple(wire.walk(document))
+        framing = _framing(one, wire)
+        answered, reading = _answered(one, wire, framing, problems)
+        model = operation.model_of(path, document)
+        streamed = framing is not None or (document is not None and wire.stream(document))
+        usage, estimated = reading.usage, reading.partial
+        names = tuple(dict.fromkeys(name for name in (reading.model, model) if name))
+        cost = reading.cost_usd
+        if cost is None and usage is not None and names:
+            bill = self._prices.bill(provider, names, usage, time.time(), reading.tier)
+            cost, estimated = bill.usd, estimated or bill.ceiling
+        return Sight(provider, operation.name, model or reading.model, streamed, texts, answered,
+                     None if usage is None else _usage(usage), cost, estimated, "; ".join(problems))
+
+    def recognise(self, one: Recorded) -> tuple[str, Operation | None, str]:
+        """Provider (empty: none of ours), operation, and the path below the provider's root."""
+        url = urlsplit(one.url)
+        try:
+            host = host_key(url.hostname or "", url.port or (443 if url.scheme in ("https", "wss") else 80),
+                            443 if url.scheme in ("https", "wss") else 80)
+        except ValueError:
+            return "", None, ""
+        path = url.path or "/"
+        found = self._hosts.at(host, path)
+        if found is None:
+            return self._local(one.method, url.hostname or "", path)
+        provider, below = found
+        if below is None:
+            return "", None, path
+        return provider.name, provider.operation(one.method, below), below
+
+    def _local(self, method: str, host: str, path: str) -> tuple[str, Operation | None, str]:
+        if not _is_private(host):
+            return "", None, path
+        starts = [at for at, char in enumerate(path) if char == "/"]
+        for start in starts:
+            for name in _LANGUAGES:
+                provider = self._providers.get(name)
+                row = provider.operation(method, path[start:]) if provider is not None else None
+                if row is not None and row.wire is not None:
+                    return "local", row, path[start:]
+        return "", None, path
+
+
+def open_inspector(places: Places) -> Inspector:
+    """With the providers and prices of the policy files, where there are some that can be read; else the built-in ones.
+
+    Raises ConfigError, EnvironmentFailedError."""
+    providers: Mapping[str, Provider] = builtin()
+    rules: Rules = NO_RULES
+    if places.policies.is_dir() and any(places.policies.glob("*.yaml")):
+        loaded = load(places.policies)
+        providers, rules = loaded.providers, loaded.prices
+    private_folder(places.data)
+    lists = {name: one.prices for name, one in providers.items() if one.prices}
+    return Inspector(providers, Prices.open(places.data, lists, rules))
+
+
+def inspect_files(inspector: Inspector, files: Iterable[str]) -> Iterator[Sight]:
+    """Raises ConfigError for a file that cannot be read."""
+    for name in files:
+        for one in read_exchanges(Path(name)):
+            yield inspector.see(one)
+
+
+def _is_private(host: str) -> bool:
+    """This machine, a private address, or a name without a dot."""
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return bool(host) and "." not in host
+
+
+def _plain(body: bytes, headers: Headers) -> bytes:
+    """*body* decoded; as it is where the recorder has undone the coding and kept its header."""
+    try:
+        coding = coding_of(headers)
+        return decode(body, coding, _LIMIT) if coding in CODINGS else body
+    except RefusedError:
+        return body
+
+
+def _asked(one: Recorded, wire: Wire, problems: list[str]) -> Any:
+    if not one.body:
+        return None
+    kind = next((value for name, value in one.headers if name == b"content-type"), b"")
+    try:
+        return wire.read(_plain(one.body, one.headers), kind)
+    except ValueError as error:
+        problems.append(f"the request cannot be read: {error}")
+        return None
+
+
+def _framing(one: Recorded, wire: Wire) -> Framing | None:
+    if one.status >= 300:
+        return None
+    kind = next((value for name, value in one.answer_headers if name == b"content-type"), b"")
+    if not kind and _STREAM.match(one.answer):
+        return SSE
+    return framing_of(kind or b"application/json", array=wire.array and one.answer.lstrip()[:1] == b"[")
+
+
+def _answered(one: Recorded, wire: Wire, framing: Framing | None, problems: list[str]) -> tuple[tuple[Position, ...], Reading]:
+    body = _plain(one.answer, one.answer_headers)
+    reading = Reading()
+    if not body:
+        return (), reading
+    if one.status < 300:
+        meter = wire.meter(framing, one.answer_headers)
+        meter.feed(body)
+        reading = meter.reading()
+    try:
+        document = json.loads(body) if framing is None else wire.assembled(body, framing)
+    except ValueError:
+        if one.status < 300:
+            problems.append("the answer is no JSON")
+        return (), reading
+    return () if document is None else tuple(wire.answered(document)), reading
+
+
+def _usage(usage: Any) -> dict[str, int]:
+    """Every count that is there; input and output always."""
+    return {name: value for name in usage.__dataclass_fields__
+            if (value := getattr(usage, name)) or name in ("input", "output")}
+
+
+# -- for programs and for people ---------------------------------------------------------------------------------------
+
+
+def _path(position: Position) -> str:
+    shown = ["$"]
+    for step in position.path:
+        if isinstance(step, int):
+            shown.append(f"[{step}]")
+        else:
+            shown.append(f".{step}" if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", step) else f"[{json.dumps(step)}]")
+    return "".join([*shown, "~"] if position.key else shown)
+
+
+def as_object(one: Sight) -> dict[str, Any]:
+    """JSON; the members in the order that DESIGN gives. A path that ends in ``~`` names the member's name, not its value."""
+    return {
+        "provider": one.provider or None,
+        "operation": one.operation or None,
+        "model": one.model or None,
+        "stream": one.stream,
+        "texts": [{"path": _path(text), "role": text.role, "text": text.text} for text in one.texts],
+        "answer": [{"path": _path(text), "text": text.text} for text in one.answer],
+        "usage": None if one.usage is None else dict(one.usage),
+        "cost_usd": one.cost_usd,
+        "estimated": one.estimated,
+        "error": one.error or None,
+    }
+
+
+def as_text(one: Sight, *, width: int = 100) -> str:
+    """A few lines, each text cut to *width* characters."""
+    if not one.provider:
+        return "not a call to an AI provider that Douane knows"
+    said = [f"{one.provider}/{one.operation}  {one.model or '-'}{'  stream' if one.stream else ''}"]
+    if one.usage is not None:
+        said.append("  usage   " + ", ".join(f"{name} {value}" for name, value in one.usage.items()))
+    if one.cost_usd is not None:
+        said.append(f"  cost    ${one.cost_usd:.6f}{' (estimated)' if one.estimated else ''}")
+    if one.error:
+        said.append(f"  error   {one.error}")
+    for name, texts in (("texts", one.texts), ("answer", one.answer)):
+        for text in texts:
+            shown = ascii(text.text)[1:-1] if not text.text.isprintable() else text.text
+            said.append(f"  {name:<7} {_path(text)} ({text.role}) {shown[:width]}{'…' if len(shown) > width else ''}")
+    return "\n".join(said)

@@ -1,0 +1,163 @@
+"""``douane inspect``: what is seen of a recorded exchange, and how much of the recorded traffic is."""
+
+import base64
+import collections
+import functools
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from douane.errors import ConfigError
+from douane.exchanges import Recorded, read_exchanges
+from douane.inspection import Inspector, Sight, as_object, as_text
+from douane.prices import Prices
+from douane.providers.table import builtin
+from tests import wire as recorded
+from tests.gateway import command, environ
+
+ASKED = {"model": "gpt-4o-mini", "stream": False, "messages": [{"role": "user", "content": "Hello <you>\n"}],
+         "metadata": {"a b": "c"}}
+SAID = {"id": "chatcmpl-1", "object": "chat.completion", "model": "gpt-4o-mini-2024-07-18",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi."}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}}
+URL = "https://api.openai.com/v1/chat/completions"
+
+
+@pytest.fixture(scope="module")
+def inspector(tmp_path_factory: pytest.TempPathFactory) -> Inspector:
+    return _inspector(tmp_path_factory.mktemp("data"))
+
+
+@functools.cache
+def _inspector(folder: Path) -> Inspector:
+    providers = builtin()
+    return Inspector(providers, Prices.open(folder, {name: one.prices for name, one in providers.items() if one.prices}))
+
+
+def line(**more: Any) -> dict[str, Any]:
+    kind = {"Content-Type": "application/json"}
+    return {"request": {"method": "post", "url": URL, "headers": kind, "body": json.dumps(ASKED)},
+            "response": {"status": 200, "headers": kind, "body": json.dumps(SAID)}, **more}
+
+
+def har(**content: Any) -> dict[str, Any]:
+    return {"log": {"version": "1.2", "entries": [{
+        "request": {"method": "POST", "url": URL, "headers": [{"name": "Content-Encoding", "value": "br"}],
+                    "postData": {"mimeType": "application/json", "text": json.dumps(ASKED)}},
+        "response": {"status": 200, "headers": [{"name": "content-encoding", "value": "br"},
+                                                {"name": "content-type", "value": "application/json"}], "content": content}}]}}
+
+
+def seen(inspector: Inspector, path: Path) -> list[Sight]:
+    return [inspector.see(one) for one in read_exchanges(path)]
+
+
+def test_an_exchange(inspector: Inspector, tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    file.write_text(json.dumps(line()) + "\n\n")
+    (one,) = seen(inspector, file)
+    said = as_object(one)
+    assert list(said) == ["provider", "operation", "model", "stream", "texts", "answer", "usage", "cost_usd", "estimated",
+                          "error"]
+    assert (said["provider"], said["operation"], said["model"], said["stream"]) == ("openai", "chat", "gpt-4o-mini", False)
+    assert {"path": "$.messages[0].content", "role": "user", "text": "Hello <you>\n"} in said["texts"]
+    assert {"path": '$.metadata["a b"]~', "role": "metadata", "text": "a b"} in said["texts"]
+    assert {"path": "$.choices[0].message.content", "text": "Hi."} in said["answer"]
+    assert said["usage"] == {"input": 1000, "output": 100}
+    assert said["cost_usd"] == pytest.approx(1000 * 0.15e-6 + 100 * 0.60e-6)
+    assert (said["estimated"], said["error"]) == (False, None)
+    assert "$.messages[0].content (user) Hello <you>\\n" in as_text(one), "a text is one line, whatever it holds"
+
+
+@pytest.mark.parametrize("content", [
+    {"text": json.dumps(SAID)}, {"text": base64.b64encode(json.dumps(SAID).encode()).decode(), "encoding": "base64"}])
+def test_a_browsers_har(inspector: Inspector, tmp_path: Path, content: dict[str, Any]) -> None:
+    """Its bodies are decoded, whatever its headers say."""
+    file = tmp_path / "x.har"
+    file.write_text(json.dumps(har(**content)))
+    (one,) = seen(inspector, file)
+    assert (one.provider, one.usage, one.error) == ("openai", {"input": 1000, "output": 100}, "")
+    assert len(one.texts) >= 1
+
+
+def test_what_is_not_ours(inspector: Inspector) -> None:
+    for url in ("https://example.com/v1/chat/completions", "https://api.openai.com.evil.example/v1/chat/completions", "x"):
+        said = as_object(inspector.see(Recorded("POST", url)))
+        assert said["provider"] is None
+        assert "not a call" in as_text(inspector.see(Recorded("POST", url)))
+
+
+def test_a_server_of_this_machine_that_speaks_a_known_language(inspector: Inspector) -> None:
+    body = json.dumps(ASKED).encode()
+    for url in ("http://localhost:8000/v1/chat/completions", "http://10.1.2.3/router/openai/v1/chat/completions"):
+        one = inspector.see(Recorded("POST", url, body=body))
+        assert (one.provider, one.operation, one.model) == ("local", "chat", "gpt-4o-mini")
+
+
+def test_what_cannot_be_read_is_said(inspector: Inspector) -> None:
+    one = inspector.see(Recorded("POST", URL, body=b'{"model":', status=200, answer=b"<html>"))
+    assert (one.provider, one.operation) == ("openai", "chat")
+    assert "the request cannot be read" in one.error
+    assert "the answer is no JSON" in one.error
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("{}\n", "x.jsonl:1: this is no exchange"), ("\nnot json\n", "x.jsonl:2: this is no exchange"),
+    ('{"request": {"method": "GET"}}\n', "x.jsonl:1: this is no exchange (KeyError: 'url')"),
+    ('{"log": {"entries": [{}]}}\n', "x.jsonl: this is no HAR file"),
+    (json.dumps(line(request={"method": "GET", "url": URL, "body_base64": "?"})), "a body is no base64")])
+def test_a_file_that_is_neither(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "x.jsonl"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        list(read_exchanges(file))
+    assert said in str(caught.value)
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        list(read_exchanges(tmp_path / "absent"))
+
+
+def test_the_command(tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    other = line(request={"method": "GET", "url": "https://example.com/"})
+    file.write_text(f"{json.dumps(line())}\n{json.dumps(other)}\n")
+    done = subprocess.run(command(tmp_path, "inspect", "--json", str(file)), env=environ(), capture_output=True, text=True,
+                          check=True)
+    assert [json.loads(one)["provider"] for one in done.stdout.splitlines()] == ["openai", None]
+    wrong = subprocess.run(command(tmp_path, "inspect", str(tmp_path / "no")), env=environ(), capture_output=True, text=True)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+
+
+# -- the recorded traffic ----------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def sights(folder: Path) -> list[tuple[dict[str, Any], Sight]]:
+    if not recorded.FOLDER.is_dir():
+        pytest.skip(f"recorded traffic is absent: {recorded.FOLDER}")
+    inspector = _inspector(folder)
+    found = []
+    for file in sorted(recorded.FOLDER.glob("*.jsonl")):
+        for text, one in zip(file.read_text().splitlines(), read_exchanges(file), strict=True):
+            found.append((json.loads(text), inspector.see(one)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("recorded")
+
+
+def test_every_record_gets_its_label_and_nothing_else_is_claimed(data: Path) -> None:
+    wrong: collections.Counter[tuple[str, ...]] = collections.Counter()
+    for record, one in sights(data):
+        label = ("", "") if record["provider"] == "none" else (record["provider"], record["operation"])
+        if (one.provider, one.operation) != label:
+            wrong[(*label, "→", one.provider, one.operation)] += 1
+    assert wrong == {}
+
+
+def test_every_request_of_theirs_can_be_read(data: Path) -> None:
+    assert [one.error for _, one in sights(data) if one.error] == []
