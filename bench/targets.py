@@ -142,8 +142,8 @@ def douane(yard: Yard) -> Target:
 
 
 def lean(yard: Yard) -> Target:
-    """The same without ``redact`` and ``budget``: what these add is the distance to ``douane``."""
-    return _douane(yard, "lean", ["-m", "douane", "serve"], without=("redact", "budget"))
+    """The same without ``redact`` and ``budget``, and no bodies in the log: what these add is the distance to ``douane``."""
+    return _douane(yard, "lean", ["-m", "douane", "serve"], without=("redact", "budget"), level="metadata")
 
 
 def empty(yard: Yard) -> Target:
@@ -169,7 +169,8 @@ def free_port() -> int:
         return port
 
 
-def _douane(yard: Yard, name: str, command: Sequence[str], *, without: Sequence[str] = (), restores: bool = False) -> Target:
+def _douane(yard: Yard, name: str, command: Sequence[str], *, without: Sequence[str] = (), level: str = "redacted",
+            restores: bool = False) -> Target:
     home = yard.folder / name
     policies = home / "policies"
     policies.mkdir(parents=True)
@@ -177,7 +178,10 @@ def _douane(yard: Yard, name: str, command: Sequence[str], *, without: Sequence[
     kept = [line for line in shipped if not line.startswith(tuple(f"  - {name}:" for name in without))]
     if len(kept) != len(shipped) - len(without):
         raise BenchError(f"policies/default.yaml has not each of {', '.join(without)} on one line")
-    (policies / "default.yaml").write_text("".join(kept))
+    text = "".join(kept)
+    if text.count("level: redacted") != 1:
+        raise BenchError("policies/default.yaml does not say `level: redacted` once")
+    (policies / "default.yaml").write_text(text.replace("level: redacted", f"level: {level}"))
     upstream = json.dumps({"upstream": f"https://127.0.0.1:{yard.port}", "ca": str(yard.ca)})
     (policies / "bench.yaml").write_text(f"version: 1\nproviders:\n  openai: {upstream}\n")
     proxy, admin = free_port(), free_port()

@@ -10,7 +10,7 @@ No sockets, no ASGI: the governor feeds it and does what it says.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from douane.errors import DENIALS, RefusedError
 from douane.gate import AuditSink, Gate
 from douane.logs import where
 from douane.policy import BodyFilter
-from douane.providers.base import Meter, Operation, Provider, Reading
+from douane.providers.base import Meter, Operation, Provider, Reading, query_keys
 from douane.providers.framing import Framing, framing_of
 from douane.verdict import Allow, Deny, Rewrite, Verdict
 from douane.waiting import at_once_or_within, is_cancelled
@@ -101,11 +101,21 @@ class Exchange:
         """Judge the whole *call* by the remaining entries, make the filters for its answer, then make the intent
         durable. Raises AuditUnavailableError."""
         self.call = call
-        denial = await self._judge(head_only=False) or self._prepare()
+        denial = await self._judge(head_only=False) or self._unsigned(call.body) or self._prepare()
         if denial is None and self.gate.log is not None:
             request = await self._request()
             await self._append(self.gate.log, record.intent(
                 self.call, self.chain.revision, self._findings, reserved_usd=self._reserved, request=request))
+        return denial
+
+    def _unsigned(self, body: bytes) -> Deny | None:
+        """A signature of the app's covers the *body* that it sent, and no other: with keys of ours it is signed again."""
+        call = self.call
+        if call.body == body or call.credential is not None or not (call.header(b"authorization") or b"").startswith(b"AWS4-"):
+            return None
+        denial = Deny("credential_missing", "the app signed the request with its own AWS keys, and a policy changed it since: "
+                                            f"configure AWS keys for {call.provider}, so that it can be signed again")
+        self.refuse("signature", denial)
         return denial
 
     def refuse(self, by: str, denial: Deny) -> None:
@@ -249,8 +259,9 @@ class Exchange:
         """With which the call went upstream: ours, or the app's own; empty where it has none."""
         if self.call.credential is not None:
             return self.call.credential.secret.reveal()
-        named = (value for name, value in self.call.headers if name in self.provider.key_headers)
-        return next(named, b"").rpartition(b" ")[2].decode("latin-1")
+        keys = [value.rpartition(b" ")[2] for wanted in self.provider.key_headers for name, value in self.call.headers
+                if name == wanted]
+        return next(iter((*keys, *query_keys(self.call.query))), b"").decode("latin-1")
 
     def feed(self, chunk: bytes) -> bytes:
         """A piece of the provider's body; returns what may leave now. Raises RefusedError."""
@@ -311,11 +322,11 @@ class Exchange:
             await log.append(told)
             return
         given = record.names(told)
-        names = dict.fromkeys(given, "")
+        names: Mapping[str, str] = dict.fromkeys(given, "")
         try:
             names = await self._scribe.names(self.call.principal.tenant, given)
         finally:
-            await log.append(record.renamed(told, names))
+            await log.append(told if names is given else record.renamed(told, names))
 
     async def _request(self) -> dict[str, Any] | None:
         if self._scribe is None or self._asked:

@@ -35,6 +35,8 @@ MOST = 256 * 1024
 """Bytes of a body that are kept; of a longer one, so many from its beginning."""
 _LIMIT = 1 << 40
 """Bytes; the body was read within ``edge.max_body`` before."""
+_NAMES = 4096
+_LOGPROBS = re.compile(rb'logprobs[A-Za-z_]*"\s*:\s*[\[{]', re.IGNORECASE)
 _AT_ONCE = 128 * 1024
 """Bytes of a stream; a longer one is put together in a thread."""
 _WORD = re.compile(r"[a-z_]{1,64}|.{0,5}|[A-Za-z_ .,;!?'/()-]{1,19}", re.DOTALL)
@@ -55,6 +57,8 @@ class Scribe:
         self._key = key
         self._scanner = scanner
         self._memory = Memory(remembered)
+        self._clean: set[str] = set()
+        """Names in which nothing was found: models and paths, the same in most calls."""
 
     def warm(self) -> None:
         """Before the first call: start what takes long to start."""
@@ -83,25 +87,31 @@ class Scribe:
             document = await asyncio.to_thread(wire.assembled, raw, answer.framing) if large else wire.assembled(
                 raw, answer.framing)
         more: dict[str, Any] = {} if document is None else {"bytes": answer.size, "assembled": True}
-        if b'logprobs' in raw:
+        told = _LOGPROBS.search(raw) is not None
+        if told:
             document = _without_logprobs(_parsed(raw) if document is None else document)
         if document is None:
             return await self._said(call.principal.tenant, raw, None)
-        if more or b'logprobs' in raw:
+        if more or told:
             raw = orjson.dumps(document)
         return {**await self._said(call.principal.tenant, raw, document), "bytes": answer.size, **more}
 
-    async def names(self, tenant: str, given: Mapping[str, str]) -> dict[str, str]:
+    async def names(self, tenant: str, given: Mapping[str, str]) -> Mapping[str, str]:
         """Names that an app or a provider made up, by what they name; percent-encoded ones are read as meant."""
+        asked = {name: unquote(value) for name, value in given.items()
+                 if value not in self._clean and not _ID.fullmatch(value)}
+        if not asked:
+            return given
         put = Minter(self._key, tenant, {}).placeholder
-        asked = {name: unquote(value) for name, value in given.items() if not _ID.fullmatch(value)}
         try:
             spans = await self._spans(tenant, tuple(asked.values()))
         except ScanFailedError as error:
             return {name: f"(left out: {error})" if name in asked else value for name, value in given.items()}
         hidden = {name: Text(text, (text,)).write([found], put).text
                   for (name, text), found in zip(asked.items(), spans, strict=True) if found}
-        return {**given, **hidden}
+        if len(self._clean) < _NAMES:
+            self._clean.update(given[name] for name in asked if name not in hidden)
+        return {**given, **hidden} if hidden else given
 
     async def _said(self, tenant: str, raw: bytes, document: Any) -> dict[str, Any]:
         try:

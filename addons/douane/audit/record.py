@@ -4,7 +4,7 @@ Law: nothing here holds a header value, a query, or a key; bodies come as ``audi
 and providers make up (:func:`names`) may hold anything, is cut at 200 characters, and goes the same way.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -107,7 +107,7 @@ def names(told: dict[str, Any]) -> dict[str, str]:
     return {name: value for name, value in found if value}
 
 
-def renamed(told: dict[str, Any], given: dict[str, str]) -> dict[str, Any]:
+def renamed(told: dict[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
     """*told* with other :func:`names`."""
     new: dict[str, Any] = {name: value for name, value in given.items() if name != "reason"}
     if "reason" in given:
