@@ -1,5 +1,6 @@
 """The table of ``docs/providers.md``, from the code: ``python -m douane.providers.describe > docs/providers.md``."""
 
+import re
 import sys
 from collections.abc import Iterable
 
@@ -10,14 +11,14 @@ __all__ = ["page"]
 
 _HEAD = """# Providers and operations
 
-What is understood at which host. This page is written from the code (`python -m douane.providers.describe`); a test holds the two together.
-What is in no row at a governed host is refused (`edge.unknown_operations`). To see what is understood of *your* traffic:
-[`douane inspect`](inspect.md). Servers of your own that speak one of these languages: `providers: {NAME: {like: openai, …}}`
-([policies.md](policies.md)).
+What is understood at which host. This page is written from the code (`python -m douane.providers.describe`); a test holds the
+two together. What is in no row at a governed host is refused (`edge.unknown_operations`). To see what is understood of *your*
+traffic: [`douane inspect`](inspect.md). Servers of your own that speak one of these languages:
+`providers: {NAME: {like: openai, …}}` ([policies.md](policies.md)).
 
-*Texts*: requests are walked, policies read and rewrite every text in them. *Streams*: answers may come in pieces, in which values are
-restored. *Usage*: tokens are read from the answer; where it tells none they are counted, and the record says `estimated`. *Bound*: where the
-request says how long the answer may be; a budget can put it in where it is missing.
+*Texts*: requests are walked, policies read and rewrite every text in them. *Streams*: answers may come in pieces, in which
+values are restored. *Usage*: tokens are read from the answer. *Bound*: where the request says how long the answer may be; a budget can
+put it in where it is missing.
 """
 
 
@@ -27,15 +28,20 @@ def page(providers: Iterable[Provider]) -> str:
     for provider in providers:
         header, prefix = provider.credential
         keys = ", ".join(f"`{name.decode()}`" for name in provider.key_headers)
-        parts += [f"## {provider.name}", "",
-                  f"Hosts: {', '.join(f'`{host}`' for host in provider.hosts) or 'those that policy files name'}. "
-                  f"A credential is sent as `{header.decode()}: {prefix.decode()}KEY`; an app's own key is recognised in {keys}. "
-                  f"Price list: {provider.prices or 'none (name prices in the policy files)'}. "
-                  f"Refusals in the shape of {type(provider.family).__name__.removesuffix('Family')}.", "",
+        about = (f"Hosts: {_hosts(provider)}. A credential is sent as `{header.decode()}: {prefix.decode()}KEY`; an app's own "
+                 f"key is recognised in {keys}. Price list: {provider.prices or 'none (name prices in the policy files)'}. "
+                 f"Refusals in the shape of {type(provider.family).__name__.removesuffix('Family')}.")
+        parts += [f"## {provider.name}", "", about, "",
                   "| operation | request | texts | streams | usage | bound |", "|---|---|---|---|---|---|"]
         parts += _rows(provider.operations)
         parts.append("")
     return "\n".join(parts)
+
+
+def _hosts(provider: Provider) -> str:
+    shown = [f"`{host}`" for host in provider.hosts]
+    more = f" and {len(shown) - 4} more of its regions" if len(shown) > 6 else ""
+    return ", ".join(shown[:4] if more else shown) + more or "those that policy files name"
 
 
 def _rows(operations: Iterable[Operation]) -> list[str]:
@@ -43,7 +49,51 @@ def _rows(operations: Iterable[Operation]) -> list[str]:
 
 
 def _path(one: Operation) -> str:
-    return one.path.pattern.replace("\\", "").replace("|", "¦")
+    """The pattern as a person writes it: ``/model/{model}/converse``; what may be left out in brackets."""
+    shown = _shown(one.path.pattern.replace("\\", "").removeprefix("(?i)"))
+    while (shorter := re.sub(r"\{id\}(?:\{id\}|\[\{id\}\])|\{id\}\{id\}", "{id}", shown)) != shown:
+        shown = shorter
+    return shown.replace("|", "¦")
+
+
+def _shown(text: str) -> str:
+    out, at = "", 0
+    while at < len(text):
+        if text[at] == "(":
+            end = _closing(text, at)
+            inner, least, at = text[at + 1:end], *_repeated(text, end + 1)
+            if not inner.startswith(("?!", "?=")):
+                shown = "{model}" if inner.startswith("?P<") else _shown(inner.removeprefix("?:"))
+                alternatives = "|" in shown and least != 0 and not shown.startswith("{")
+                out += f"[{shown}]" if least == 0 else f"({shown})" if alternatives else shown
+        elif text[at] == "[":
+            _, at = _repeated(text, text.index("]", at + 2) + 1)
+            out += "{id}"
+        else:
+            out, at = out + text[at], at + 1
+    return out
+
+
+def _repeated(text: str, at: int) -> tuple[int, int]:
+    """The least count that the quantifier there asks for, and where it ends."""
+    found = re.compile(r"[*+?]|\{(\d+)(?:,\d*)?\}").match(text, at)
+    if found is None:
+        return 1, at
+    least = int(found[1]) if found[1] else {"*": 0, "?": 0, "+": 1}[found[0]]
+    return least, found.end()
+
+
+def _closing(text: str, at: int) -> int:
+    """Where the group that begins there ends; brackets within a class do not count."""
+    depth, within = 0, False
+    for place in range(at, len(text)):
+        char = text[place]
+        within = (within or char == "[") and char != "]"
+        if not within:
+            depth += {"(": 1, ")": -1}.get(char, 0)
+        if not depth:
+            return place
+    return len(text)
 
 
 def _cells(one: Operation) -> str:
