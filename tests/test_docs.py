@@ -14,7 +14,7 @@ from douane.cli import _parser
 from douane.edge import EdgeRules
 from douane.errors import DENIALS, retryable
 from douane.policy import registry
-from douane.providers.describe import page
+from douane.providers import describe
 from douane.providers.table import builtin
 from douane.verdict import Deny
 from tests import house
@@ -142,4 +142,4 @@ def test_anchors_lead_somewhere() -> None:
 
 def test_the_providers_are_told_as_they_are() -> None:
     """Written anew by ``python -m douane.providers.describe > docs/providers.md``."""
-    assert PAGES["providers.md"] == page(builtin().values())
+    assert PAGES["providers.md"] == describe.page(builtin().values())

@@ -36,7 +36,7 @@ from douane.secrets import Originals
 from douane.verdict import ALLOW, Rewrite
 from tests import house
 from tests.gateway import ADDONS, BOT_KEY, Gateway, answering, forms, policy, running_gateway, wait_for
-from tests.test_redact import KEY, MAIL, wire_of, Plain, ask
+from tests.test_redact import KEY, MAIL, Plain, ask, wire_of
 
 MONTH = 30 * 86400
 ONE = Name("openai", "acme", "resp_1")

@@ -67,7 +67,7 @@ def test_hosts_of_every_record() -> None:
     "chatgpt.com", "ab.chatgpt.com", "api.githubcopilot.com", "api.individual.githubcopilot.com", "x.openai.azure.com",
     "jp.api.openai.com", "bedrock-runtime.eu-central-1.amazonaws.com", "bedrock-runtime-fips.us-west-2.amazonaws.com",
     "vpce-1-a.bedrock-runtime.us-east-1.vpce.amazonaws.com", "api.mistral.ai:443",
-    "us-central1-aiplatform.googleapis.com"])
+    "mars-north1-aiplatform.googleapis.com"])
 def test_known_ai_hosts_that_are_not_read(host: str) -> None:
     assert unparsed(host)
 

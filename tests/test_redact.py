@@ -19,7 +19,7 @@ from douane.demo.provider import LocalProvider
 from douane.detect import ScanFailedError, Span
 from douane.placeholders import LOOKS_LIKE, DataKey
 from douane.policies.redact import _Redact
-from douane.providers.base import Wire
+from douane.providers import base
 from douane.providers.table import builtin
 from douane.redaction import read_text
 from douane.verdict import ALLOW, Allow, Deny, Rewrite
@@ -30,7 +30,7 @@ KEY = DataKey(b"k" * 32)
 WIRES = {(name, row.name): row.wire for name, one in builtin().items() for row in one.operations if row.wire}
 
 
-def wire_of(call: Call) -> Wire | None:
+def wire_of(call: Call) -> base.Wire | None:
     return WIRES.get((call.provider, call.operation))
 
 

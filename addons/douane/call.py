@@ -7,12 +7,12 @@ verdict; a policy that changes something answers with a changed copy (:func:`dat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from douane.secrets import NO_ORIGINALS, Originals, Secret
 
-__all__ = ["ANONYMOUS", "Call", "Caller", "Credential", "Ended", "Finding", "Headers", "Outcome", "Principal", "Target",
-           "Usage"]
+__all__ = ["ANONYMOUS", "Call", "Caller", "Credential", "Ended", "Finding", "Headers", "Outcome", "Outgoing", "Principal",
+           "Signer", "Target", "Usage"]
 
 type Headers = tuple[tuple[bytes, bytes], ...]
 """Header fields in wire order, names in lower case."""
@@ -77,14 +77,41 @@ class Target:
         return host if self.port == (443 if self.scheme == "https" else 80) else f"{host}:{self.port}"
 
 
+class Signer(Protocol):
+    """What signs requests instead of sending a key (AWS)."""
+
+    def sign(self, request: "Outgoing") -> Headers:
+        """The headers of *request*, with the signature over just what is sent, and with nothing of another one. Raises
+        ValueError where it cannot be signed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A request as the relay is about to send it."""
+
+    method: str
+    asked: str
+    """The host that the app named."""
+    authority: str
+    """The Host header that goes out."""
+    path: str
+    """Raw, with the query."""
+    headers: Headers
+    body: bytes = field(repr=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Credential:
     """A provider's key, bound to the provider it was configured for; the relay writes it at the last moment."""
 
     secret: Secret
+    """What of it an answer could echo: the key, or what a *signer* sends."""
     header: bytes
     prefix: bytes = b""
     provider: str = ""
+    signer: Signer | None = field(default=None, repr=False)
+    """Where there is one, *header* is not written: it signs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,19 +182,23 @@ class Call:
     originals: Originals = field(default=NO_ORIGINALS, repr=False)
     """What the placeholders in the body stand for, where the answer gets the values back: here, and not in a policy's own
     store, so that it is gone with the exchange however that ends."""
+    session: str = ""
+    """The id of the handshake's record, where this is a turn of a WebSocket session."""
+    context: int = 0
+    """Tokens, estimated, that the provider holds of this session and that count as input again."""
 
     def with_body(self, body: bytes, document: Any, model: str, stream: bool) -> "Call":
         """The call once its body has been read. Spelled out: :func:`dataclasses.replace` takes three times as long, and
         every call comes this way."""
         return Call(self.id, self.at, self.provider, self.operation, self.method, self.host, self.path, self.query,
                     self.headers, self.caller, self.principal, model, stream, body, document, self.credential,
-                    self.originals)
+                    self.originals, self.session, self.context)
 
     def by(self, principal: Principal, headers: Headers) -> "Call":
         """The call once its principal is known; spelled out as :meth:`with_body` is."""
         return Call(self.id, self.at, self.provider, self.operation, self.method, self.host, self.path, self.query,
                     headers, self.caller, principal, self.model, self.stream, self.body, self.document, self.credential,
-                    self.originals)
+                    self.originals, self.session, self.context)
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header (*name* in lower case), or None."""

@@ -19,7 +19,7 @@ from douane.chain import Chain
 from douane.errors import DENIALS, AuditUnavailableError, RefusedError, UpstreamError, retryable
 from douane.exchange import Exchange
 from douane.gate import Gate
-from douane.intake import Arrival, open_call, read_call
+from douane.intake import Arrival, open_call, read_call, unread
 from douane.logs import where
 from douane.relay import Forward
 from douane.verdict import Deny
@@ -145,6 +145,8 @@ class _Passage:
         if denial is not None:
             return denial
         edge = exchange.chain.edge
+        if (why := unread(exchange.call)) is not None:
+            return self._refuse("edge", "operation_not_allowed", why)
         if exchange.operation is None and edge.unknown_operations == "deny":
             return self._refuse("edge", "operation_not_allowed",
                                 f"{exchange.call.method} {exchange.call.path[:100]} is not an operation that is inspected here")
@@ -194,7 +196,7 @@ class _Passage:
             headers = [h for h in headers if h[0] != b"accept-encoding"] + [(b"accept-encoding", b"identity")]
         scope = {**self.scope, "headers": headers, "raw_path": call.path.encode("latin-1"),
                  "query_string": call.query.encode("latin-1"),
-                 "state": {**self.scope.get("state", {}), "forward": Forward(self.arrival.target, call.credential)}}
+                 "state": {**self.scope.get("state", {}), "forward": Forward(self.arrival.target, call.credential, call.host)}}
         departure: Departure | None = self.scope.get("extensions", _NOTHING).get(DISCONNECT)
         if departure is not None and departure.gone:  # while it was judged
             raise _ClientLeftError

@@ -18,11 +18,13 @@ from douane.gate import new_id
 from douane.providers.base import Operation, Provider
 from douane.providers.by_host import ANY
 
-__all__ = ["Arrival", "home_of", "open_call", "read_call", "target_of"]
+__all__ = ["Arrival", "home_of", "open_call", "read_call", "target_of", "unread"]
 
 _FOR_US_ALONE = frozenset({b"proxy-authorization", b"proxy-connection"})
 _OURS = b"x-douane-"
 _NOT_PASSED = (_OURS, b"proxy-")
+_OVERRIDES = frozenset({b"x-http-method-override", b"x-http-method", b"x-method-override"})
+"""By which Google's servers, and some others, take a request for one of another method."""
 _QUOTED = re.compile(r'"[^"]*"')
 
 
@@ -76,6 +78,16 @@ def _headers(raw: Any, caller: Caller) -> tuple[Headers, Caller]:
     if user or agent or tags:
         caller = replace(caller, user=user, agent=agent, tags=tags)
     return tuple(headers), caller
+
+
+def unread(call: Call) -> str | None:
+    """Why a call is of a kind that nothing here reads, whatever its path says; None where it is not."""
+    for name, value in call.headers:
+        if name == b"content-type" and value.strip().lower().startswith(b"application/grpc"):
+            return "gRPC is not inspected here: use the provider's REST API (in Google's SDKs, transport=\"rest\")"
+        if name in _OVERRIDES:
+            return f"the header {name.decode()} would make this another call than the one that is inspected"
+    return None
 
 
 def read_call(call: Call, operation: Operation | None, body: bytes, limit: int) -> Call:

@@ -83,6 +83,7 @@ def load(folder: Path, *, environ: Mapping[str, str] = os.environ, tokens: Token
     edge, audit, observe = _rules(document, problems)
     entries = _Entries(setting if everybody_read else None, observe, problems).read(document, folder)
     prices = read_prices(document.named["prices"], table.keys(), problems)
+    prices = prices.and_free(name for name, one in table.items() if one.free)
     proxy, roots = _proxy(document, problems), _roots(document, folder, problems)
     _check_ledger(document, problems)
     problems.raise_any()

@@ -107,8 +107,10 @@ class Traits:
     """False: it may be asked when only the head of the request has been read."""
     always: bool = False
     """True: acts in observe mode too (authentication, key swap)."""
+    per_answer: bool = False
+    """True: holds or counts what an answer costs; of a session's frames it judges those that ask for one."""
 
-    names: ClassVar[tuple[str, ...]] = ("needs_body", "always")
+    names: ClassVar[tuple[str, ...]] = ("needs_body", "always", "per_answer")
 
 
 def traits(cls: type) -> Traits:

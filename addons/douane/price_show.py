@@ -44,7 +44,8 @@ class Answer:
 
 
 def explain(places: Places, model: str, provider: str | None) -> list[Answer]:
-    """What holds now for *model*, given as MODEL or PROVIDER/MODEL; for every provider that knows it where none is named.
+    """What holds now for *model*, given as MODEL or PROVIDER/MODEL; for every provider that knows it where none is named
+    (servers of one's own know none).
 
     Raises ConfigError where there is no such provider."""
     loaded, prices = _open(places)
@@ -53,7 +54,7 @@ def explain(places: Places, model: str, provider: str | None) -> list[Answer]:
         provider, model = first, rest
     if provider is not None and provider not in loaded.providers:
         raise ConfigError(f"there is no provider {provider}{suggest(provider, loaded.providers)}")
-    names = loaded.providers if provider is None else [provider]
+    names = [name for name, one in loaded.providers.items() if not one.free] if provider is None else [provider]
     found = [_answer(prices, name, model) for name in names]
     known = [one for one in found if one.quote.tariff is not None] or found
     if provider is not None:

@@ -7,8 +7,8 @@ the order of the files. A line of discount alone lowers what the price list says
 
 import fnmatch
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Self
 
 from douane.rates import Rates
@@ -120,6 +120,12 @@ class Rules:
     def of(cls, rates: Mapping[str, Rates], providers: Collection[str] = ()) -> Self:
         """Prices that stand in no file."""
         return cls(tuple(Rule.of(key, providers, "", rates=one) for key, one in rates.items()), providers=frozenset(providers))
+
+    def and_free(self, providers: Iterable[str]) -> Self:
+        """These, and behind them that *providers* cost nothing."""
+        rates = Rates(**dict.fromkeys(_PRICES, 0.0))
+        more = tuple(Rule.of(f"{name}/*", (name,), "a server of one's own", rates=rates) for name in providers)
+        return replace(self, lines=self.lines + more)
 
     def price(self, provider: str, names: Sequence[str]) -> Rule | None:
         """The line that says what a model costs; *names*: all that it goes by, in lower case."""

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from douane.asgi import Message, Receive, Scope, Send
-from douane.call import Credential, Target
+from douane.call import Credential, Outgoing, Signer, Target
+from douane.errors import UpstreamError
 from douane.upstream.pool import Pool
 
 __all__ = ["Forward", "Relay"]
@@ -20,6 +21,8 @@ class Forward:
 
     target: Target
     credential: Credential | None = None
+    asked: str = ""
+    """The host that the app named: what a signature's region is told by."""
 
 
 class Relay:
@@ -36,11 +39,14 @@ class Relay:
         if scope["query_string"]:
             path += b"?" + scope["query_string"]
         headers: list[tuple[bytes, bytes]] = scope["headers"]
-        if forward.credential is not None:
-            secret = forward.credential
+        body = await _body(receive)
+        secret = forward.credential
+        if secret is not None and secret.signer is not None:
+            body = await _whole(body)
+            headers = _signed(secret.signer, forward, scope["method"], path, headers, body)
+        elif secret is not None:
             headers = [*headers, (secret.header, secret.prefix + secret.secret.reveal().encode())]
-        answer = await self._pool.request(forward.target, scope["method"].encode(), path, headers,
-                                          await _body(receive))
+        answer = await self._pool.request(forward.target, scope["method"].encode(), path, headers, body)
         try:
             await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
             while chunk := await answer.read():
@@ -48,6 +54,20 @@ class Relay:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             answer.close()
+
+
+def _signed(signer: Signer, forward: Forward, method: str, path: bytes, headers: list[tuple[bytes, bytes]],
+            body: bytes) -> list[tuple[bytes, bytes]]:
+    request = Outgoing(method, forward.asked, forward.target.authority, path.decode("latin-1"), tuple(headers), body)
+    try:
+        return list(signer.sign(request))
+    except ValueError as error:
+        raise UpstreamError("upstream_error", f"the request could not be signed: {error}") from None
+
+
+async def _whole(body: bytes | AsyncIterator[bytes]) -> bytes:
+    """A signature covers the body: it must be there before."""
+    return body if isinstance(body, bytes) else b"".join([piece async for piece in body])
 
 
 async def _body(receive: Receive) -> bytes | AsyncIterator[bytes]:

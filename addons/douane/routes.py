@@ -54,6 +54,7 @@ class Routes:
     given: tuple[_Route, ...]
     """The longest key first."""
     providers: tuple[Provider, ...]
+    """Without servers of one's own: ``/api/chat`` is many a service's own path, so those are named in ``routes``."""
 
     @classmethod
     def of(cls, given: Mapping[str, str], providers: Mapping[str, Provider]) -> "Routes":
@@ -62,7 +63,7 @@ class Routes:
         keys = [route.key for route in routes]
         if twice := next((key for key in keys if keys.count(key) > 1), None):
             raise ConfigError(f"routes: {twice!r} is given twice")
-        return cls(tuple(sorted(routes, key=lambda route: -len(route.key))), tuple(providers.values()))
+        return cls(tuple(sorted(routes, key=lambda route: -len(route.key))), tuple(one for one in providers.values() if not one.free))
 
     def find(self, method: str, path: str, raw: str, *, unknown_pass: bool) -> Place | None:
         """The call that a request for *path* (decoded) is; None where it is the app's alone. *raw*: the same path as the

@@ -14,6 +14,7 @@ from douane.call import Credential, Principal
 from douane.errors import ConfigError
 from douane.governed import is_loopback
 from douane.people import Held, Known, Network
+from douane.providers.awshosts import scope_of
 from douane.providers.base import Provider
 from douane.references import resolve
 from douane.schema import INVALID, read, read_fields
@@ -41,11 +42,17 @@ class PrincipalSpec:
 
 @dataclass(frozen=True, slots=True)
 class CredentialSpec:
-    """A key of ``credentials:`` for one team, one org, or both; the fields are its schema."""
+    """A key of ``credentials:`` for one team, one org, or both; or, where requests are signed (AWS), the keys for that. The
+    fields are its schema."""
 
-    key: str
+    key: str = ""
     team: str = ""
     org: str = ""
+    access_key: str = ""
+    secret_key: str = ""
+    session_token: str = ""
+    region: str = ""
+    """For hosts that tell none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +139,77 @@ def read_credentials(section: Mapping[str, Entry], providers: Mapping[str, Provi
                 continue
             if isinstance(spec, str):
                 spec = CredentialSpec(spec)
-            place = node.place_of("key") if isinstance(node, Table) else node.place
-            _once(owners, (spec.team, spec.org), place,
+            _once(owners, (spec.team, spec.org), node.place_of("key") if isinstance(node, Table) else node.place,
                   f"credentials.{name}: two for the same team and org", problems)
-            secret = references.secret(spec.key, f"credentials.{name}", place, problems)
-            if secret and (of := keys.get(secret.digest())):
-                problems.add(place, f"credentials.{name}: is also a principal's key ({of}): it must be another")
-            elif secret:
-                header, prefix = provider.credential
-                held.append(Held(Credential(secret, header, prefix, name), spec.team, spec.org))
+            credential = _Keys(name, provider, node, keys, references, problems).credential(spec)
+            if credential is not None:
+                held.append(Held(credential, spec.team, spec.org))
     return held
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """One entry of ``credentials:``."""
+
+    name: str
+    provider: Provider
+    node: Node
+    principals: Seen
+    references: References
+    problems: Problems
+
+    def credential(self, spec: CredentialSpec) -> Credential | None:
+        signing = [one for one in _SIGNING if getattr(spec, one)]
+        if signing and not self.provider.signs:
+            return self._none(signing[0], f"{self.name} takes no AWS keys; allowed: key, team, org")
+        if signing and spec.key:
+            return self._none("key", "a key or AWS keys, not both")
+        if signing:
+            return self._signer(spec)
+        if not spec.key:
+            aws = " (or access_key and secret_key)" if self.provider.signs else ""
+            return self._none("key", f"`key` is missing: text{aws}")
+        secret = self._secret("key", spec.key)
+        header, prefix = self.provider.credential
+        return Credential(secret, header, prefix, self.name) if secret else None
+
+    def _signer(self, spec: CredentialSpec) -> Credential | None:
+        for name in ("access_key", "secret_key"):
+            if not getattr(spec, name):
+                return self._none(name, f"`{name}` is missing: text")
+        if spec.region and not _AWS_REGION.fullmatch(spec.region):
+            return self._none("region", f"`{spec.region[:40]}` is no region; allowed: such as us-east-1")
+        access, secret = self._secret("access_key", spec.access_key), self._secret("secret_key", spec.secret_key)
+        token = self._secret("session_token", spec.session_token) if spec.session_token else None
+        if access is None or secret is None or (spec.session_token and token is None):
+            return None
+        target = self.provider.target
+        untold = next((host for host in self.provider.hosts if not scope_of(host)[1]), "")
+        if untold and not spec.region and not (target is not None and scope_of(target.host)[1]):
+            return self._none("region", f"`region` is missing, and the host {untold} tells none")
+        from douane.signing import AwsKeys  # botocore: 0.4 s, for who needs it
+        header, prefix = self.provider.credential
+        return Credential(token or secret, header, prefix, self.name, AwsKeys(access, secret, token, spec.region))
+
+    def _secret(self, key: str, reference: str) -> Secret | None:
+        place = self._place(key)
+        what = f"credentials.{self.name}" + ("" if key == "key" else f".{key}")
+        secret = self.references.secret(reference, what, place, self.problems)
+        if secret and (of := self.principals.get(secret.digest())):
+            self.problems.add(place, f"{what}: is also a principal's key ({of}): it must be another")
+            return None
+        return secret
+
+    def _place(self, key: str) -> Place:
+        return self.node.place_of(key) if isinstance(self.node, Table) else self.node.place
+
+    def _none(self, key: str, text: str) -> Credential | None:
+        self.problems.add(self._place(key), f"credentials.{self.name}: {text}")
+        return None
+
+
+_SIGNING = ("access_key", "secret_key", "session_token", "region")
+_AWS_REGION = re.compile(r"[a-z]{2,5}(?:-[a-z]+)+-\d+")
 
 
 def check_plain_http(held: list[Held], section: Mapping[str, Entry], providers: Mapping[str, Provider],

@@ -72,6 +72,9 @@ class Scribe:
             raw = decode(call.body, coding_of(call.headers), _LIMIT)
         except RefusedError as error:
             return {"bytes": len(call.body), "left_out": error.reason}
+        if isinstance(call.document, dict) and (call.header(b"content-type") or b"").lower().startswith(b"multipart/"):
+            written = orjson.dumps(call.document)  # its texts, as they are read
+            return {**await self._said(call.principal.tenant, written, call.document), "bytes": len(raw)}
         return await self._said(call.principal.tenant, raw, call.document)
 
     async def response(self, call: Call, wire: Wire | None, answer: Capture) -> dict[str, Any] | None:

@@ -48,6 +48,7 @@ def _call(call: Call, revision: str) -> dict[str, Any]:
         "method": call.method,
         "path": call.path[:200],
         "stream": call.stream,
+        **({"session": call.session} if call.session else {}),
         "client_request_id": asked[:200].decode("latin-1") if asked else None,
     }
 

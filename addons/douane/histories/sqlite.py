@@ -58,6 +58,11 @@ _SCHEMA = """
 CREATE TABLE history (name BLOB NOT NULL PRIMARY KEY, expires_at INTEGER NOT NULL, sealed BLOB NOT NULL) STRICT;
 CREATE INDEX history_expires_at ON history (expires_at);
 """
+_OBJECTS = """
+CREATE TABLE IF NOT EXISTS object (name BLOB NOT NULL PRIMARY KEY, holder BLOB NOT NULL, made_at INTEGER NOT NULL) STRICT;
+CREATE INDEX IF NOT EXISTS object_holder ON object (holder, made_at);
+"""
+"""Of ``objects/store.py``; a file of before may be without it."""
 _FIND = "SELECT expires_at, sealed FROM history WHERE name=? AND expires_at>?"
 _PUT = ("INSERT INTO history (name, expires_at, sealed) VALUES (?, ?, ?)"
         " ON CONFLICT DO UPDATE SET expires_at=excluded.expires_at, sealed=excluded.sealed")
@@ -65,14 +70,25 @@ _PUT = ("INSERT INTO history (name, expires_at, sealed) VALUES (?, ?, ?)"
 
 @dataclass(slots=True)
 class _Wish:
-    """One request to the thread: to save *history*, or to load where there is none."""
+    """One request to the thread: to save *history*, or to load where there is none; or *work* of another table's."""
 
     names: Sequence[Name]
     future: "asyncio.Future[Any]"
     history: History | None = None
     expires_at: float = 0.0
+    work: "Work | None" = None
+    writes: bool = False
     result: Any = None
     failure: Exception | None = None
+
+    @property
+    def sweeps(self) -> bool:
+        return self.history is not None and not self.names
+
+
+type Work = Callable[[sqlite3.Connection], Any]
+"""What is done in the thread: statements on the file. One that writes stands within the transaction, and is done again where
+that fails; it must not mind being done twice."""
 
 
 class SqliteHistories:
@@ -154,6 +170,15 @@ class SqliteHistories:
             self._put(_Wish(names, future, history, expires_at))
         return future
 
+    def run(self, work: Work, *, writes: bool) -> "asyncio.Future[Any]":
+        """Have *work* done: what it gives. Durable then, where it *writes*; else as :meth:`save`."""
+        future = unwatched(asyncio.get_running_loop())
+        if self._closed:
+            future.set_exception(HistoryUnavailableError("the store of histories is closed"))
+        else:
+            self._put(_Wish((), future, work=work, writes=writes))
+        return future
+
     def _put(self, wish: _Wish) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="histories", daemon=True)
@@ -174,16 +199,16 @@ class SqliteHistories:
             self._serve(batch)
 
     def _serve(self, batch: list[_Wish]) -> None:
-        saves = [one for one in batch if one.history is not None]
+        saves = [one for one in batch if one.history is not None or one.writes]
         failure = self._transact([*self._owed, *saves]) if saves else None
         if saves and failure is None:
             self._owed.clear()
         elif failure is not None:
-            self._owed += [one for one in saves if one.names][: _OWED - len(self._owed)]
+            self._owed += [one for one in saves if not one.sweeps][: _OWED - len(self._owed)]
             for wish in saves:
                 wish.failure = HistoryUnavailableError(f"the histories cannot be written ({type(failure).__name__})")
         for wish in batch:
-            if wish.history is None:
+            if wish.history is None and not wish.writes:
                 failure = self._look_up(wish) or failure
         self.failure = "" if failure is None else str(failure)
         by_loop: dict[asyncio.AbstractEventLoop, list[_Wish]] = {}
@@ -202,13 +227,15 @@ class SqliteHistories:
             connection.execute("BEGIN IMMEDIATE")
             for wish in saves:
                 wish.failure = None
+                if wish.work is not None:
+                    wish.result = wish.work(connection)
                 for name in wish.names:
                     self._add(wish, name)
-            if time.monotonic() - self._swept > _SWEEP_SECONDS or not saves[-1].names:
+            if time.monotonic() - self._swept > _SWEEP_SECONDS or saves[-1].sweeps:
                 connection.execute("DELETE FROM history WHERE expires_at<=?", (int(self._clock()),))
                 self._swept = time.monotonic()
             self._make_room()
-            if not saves[-1].names:  # nothing to write but this, which shows whether it can be done
+            if saves[-1].sweeps:  # nothing to write but this, which shows whether it can be done
                 connection.execute(f"PRAGMA user_version={VERSION}")
             connection.execute("COMMIT")
         except (sqlite3.Error, OSError) as error:
@@ -247,6 +274,9 @@ class SqliteHistories:
     def _look_up(self, wish: _Wish) -> Exception | None:
         """Returns what failed of the store itself; a row that does not open concerns its history alone."""
         try:
+            if wish.work is not None:
+                wish.result = wish.work(self._connection)
+                return None
             whole = NOTHING
             for name in wish.names:
                 whole = whole.joined(self._found(name))
@@ -318,6 +348,9 @@ def _make(connection: sqlite3.Connection, path: Path) -> None:
         for statement in _SCHEMA.strip().rstrip(";").split(";\n"):
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version={VERSION}")
+    if found in (0, VERSION):
+        for statement in _OBJECTS.strip().rstrip(";").split(";\n"):
+            connection.execute(statement)
     connection.execute("COMMIT")
     if found not in (0, VERSION):
         raise EnvironmentFailedError(f"{path}: histories of version {found}; this Douane reads version {VERSION}")

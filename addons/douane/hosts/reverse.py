@@ -48,7 +48,7 @@ def reverse_door(fence: Fence) -> Door:
         caller = Caller(client[0] if client else "")
         refused = browser_refusal(scope["headers"], fence.name) or _form(provider, scope, path) or homeless
         if refused is None and not fence.strangers:
-            refused = _stranger(fence.directory(), provider, caller, scope["headers"])
+            refused = _stranger(fence.directory(), provider, caller, scope)
         return Arrival(provider, host, path, caller, target_of(provider, host, chain.ca), refused)
 
     return door
@@ -84,9 +84,10 @@ def _form(provider: Provider, scope: Scope, path: str) -> RefusedError | None:
     return RefusedError("bad_request", f"the Content-Type must be {b' or '.join(taken).decode()}")
 
 
-def _stranger(directory: Directory, provider: Provider, caller: Caller, headers: Headers) -> RefusedError | None:
+def _stranger(directory: Directory, provider: Provider, caller: Caller, scope: Scope) -> RefusedError | None:
     try:
-        principal, _ = recognise(directory, caller, presented_keys(tuple(headers), provider.key_headers))
+        query = scope["query_string"].decode("latin-1")
+        principal, _ = recognise(directory, caller, presented_keys(tuple(scope["headers"]), provider.key_headers, query))
     except Unrecognised as error:
         return RefusedError("unauthenticated", str(error))
     if principal is None:

@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 from douane.call import Call, Caller, Headers, Principal
 from douane.errors import ConfigError
 from douane.policy import Directory, Setting, policy
+from douane.providers.base import query_keys
 from douane.verdict import Deny, Rewrite, Verdict
 
 __all__ = ["AllowAs", "Authenticate", "Unrecognised", "recognise"]
@@ -33,7 +34,7 @@ class Unrecognised(Exception):  # noqa: N818 - an answer, not a failure of ours
 def recognise(directory: Directory, caller: Caller, presented: tuple[bytes, ...]) -> tuple[Principal | None, bytes]:
     """(principal or None, the value of *presented* that authenticated it or b"").
 
-    *presented*: keys found in the headers by which SDKs send one. Raises Unrecognised."""
+    *presented*: keys found where SDKs send one. Raises Unrecognised."""
     found: list[Principal] = []
     if caller.proxy_secret is not None:
         owner = directory.by_secret(caller.proxy_secret.digest())
@@ -56,9 +57,9 @@ def recognise(directory: Directory, caller: Caller, presented: tuple[bytes, ...]
     return (found[0] if found else None), used
 
 
-def presented_keys(headers: Headers, names: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    """The keys in the headers called *names*."""
-    return tuple(bare_key(value) for name, value in headers if name in names)
+def presented_keys(headers: Headers, names: tuple[bytes, ...], query: str) -> tuple[bytes, ...]:
+    """The keys in the headers called *names*, and in *query* (raw)."""
+    return (*(bare_key(value) for name, value in headers if name in names), *query_keys(query))
 
 
 def bare_key(value: bytes) -> bytes:
@@ -95,7 +96,7 @@ class _Authenticate:
     async def admit(self, call: Call) -> Verdict:
         names = self.key_headers[call.provider]
         try:
-            principal, used = recognise(self.directory, call.caller, presented_keys(call.headers, names))
+            principal, used = recognise(self.directory, call.caller, presented_keys(call.headers, names, call.query))
         except Unrecognised as error:
             return Deny("unauthenticated", str(error))
         principal = principal or self.stranger

@@ -178,7 +178,7 @@ class _Budget:
                 call = inserted
         texts = (position.text for position in wire.walk(call.document))
         given = input_bound(call.provider, call.document, texts, call.model)
-        return call, (given, bound * choices)
+        return call, (given + call.context, bound * choices)
 
     def _amount(self, call: Call, tokens: tuple[int, int] | None) -> int | None:
         """Nano-USD; None where the price or the size is unknown and ``unpriced`` refuses that."""

@@ -217,9 +217,12 @@ def _place(position: Position) -> str:
 
 def _asks_for_json(document: Any) -> bool:
     """Whether the answer's text shall be JSON: chat's ``response_format``, responses' ``text.format``, Anthropic's
-    ``output_format`` and ``output_config.format``."""
+    ``output_format`` and ``output_config.format``, Gemini's ``responseMimeType``."""
     if not isinstance(document, dict):
         return False
+    config = document.get("generationConfig", document.get("generation_config"))
+    if isinstance(config, dict) and "json" in str(config.get("responseMimeType", config.get("response_mime_type"))):
+        return True
     formats = [document.get("response_format"), document.get("output_format"),
                *(one.get("format") for one in (document.get("text"), document.get("output_config")) if isinstance(one, dict))]
     return any(isinstance(one, dict) and str(one.get("type", "")).startswith("json") for one in formats)

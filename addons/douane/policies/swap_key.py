@@ -6,10 +6,12 @@ bound to the provider and written by the relay. An answer that echoes it (header
 
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
+from urllib.parse import unquote_plus
 
 from douane.call import Call
 from douane.echo import EchoMask
 from douane.policy import BodyFilter, Credentials, Setting, policy
+from douane.providers.base import KEY_QUERIES
 from douane.verdict import ALLOW, Deny, Rewrite, Verdict
 
 __all__ = ["SwapKey"]
@@ -51,7 +53,7 @@ class _SwapKey:
 
 
 def _without_key(query: str) -> str:
-    """*query* without ``key=`` and ``api_key=``; the rest keeps its spelling."""
-    if "key=" not in query.lower():
+    """*query* without the values that are keys, however their names are spelled; the rest keeps its spelling."""
+    if not query:
         return query
-    return "&".join(part for part in query.split("&") if part.partition("=")[0].lower() not in ("key", "api_key", "api-key"))
+    return "&".join(part for part in query.split("&") if unquote_plus(part.partition("=")[0]).lower() not in KEY_QUERIES)

@@ -4,6 +4,7 @@ Format: https://docs.claude.com/en/api/messages, and the recordings of ``shared/
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,14 @@ import orjson
 
 from douane.call import Usage
 from douane.providers.assemble import AssembleMessage
-from douane.providers.base import Operation, Provider, Role
+from douane.providers.assemble_more import AssembleCompletion
+from douane.providers.base import Bound, Operation, Position, Provider, Role, Unseen
+from douane.providers.deltas import Channel, Delta, Deltas
+from douane.providers.edit import Path
+from douane.providers.forms import FormWire
 from douane.providers.framing import Framing
 from douane.providers.meters import Answers, Seen, tokens
-from douane.providers.walk import ANSWER_TOKENS, Grammar
+from douane.providers.walk import ANSWER_TOKENS, Grammar, walk
 from douane.providers.wires import JsonWire
 
 __all__ = ["ANTHROPIC", "COUNT_TOKENS", "MESSAGES", "AnthropicFamily", "anthropic"]
@@ -104,8 +109,62 @@ def _usage(seen: Seen) -> Usage:
                  web_searches=tokens(usage, "server_tool_use", "web_search_requests"))
 
 
-MESSAGES = JsonWire(_GRAMMAR, Answers(_note, _usage, (b'"message_stop"', b'"error"')), _ANSWER, AssembleMessage)
+MESSAGES = JsonWire(_GRAMMAR, Answers(_note, _usage, (b'"message_stop"', b'"error"')), _ANSWER, AssembleMessage,
+                    bound=Bound((("max_tokens",),), ("max_tokens",)))
 COUNT_TOKENS = JsonWire(_GRAMMAR, None)
+
+
+def _note_complete(seen: Seen, document: dict[str, Any]) -> None:
+    """Its answers tell no usage."""
+    model = document.get("model")
+    seen.model = model if isinstance(model, str) and model else seen.model
+    if document.get("stop_reason") or document.get("error"):
+        seen.ended = True
+
+
+def _complete_pieces(document: Any) -> list[Delta]:
+    text = document.get("completion") if isinstance(document, dict) and document.get("type") == "completion" else None
+    return [Delta(("completion",), ("completion",), text)] if isinstance(text, str) and text else []
+
+
+def _complete_ends(document: Any) -> list[Channel]:
+    return [()] if not isinstance(document, dict) or document.get("stop_reason") or document.get("error") else []
+
+
+COMPLETE = JsonWire(
+    Grammar({"prompt": "user", "metadata": "metadata", "stop_sequences": "metadata"}, {}, {}, frozenset({"metadata"})),
+    Answers(_note_complete, _usage, (b'"stop_reason":', b'"error"')),
+    Grammar({"completion": "assistant", "stop": "metadata"}, {}, {}, frozenset(), tokens=ANSWER_TOKENS | {"log_id"}),
+    AssembleCompletion, Deltas(_complete_pieces, _complete_ends),
+    bound=Bound((("max_tokens_to_sample",),), ("max_tokens_to_sample",)))
+
+
+@dataclass(frozen=True, slots=True)
+class BatchWire(JsonWire):
+    """``requests[].params`` are bodies of ``messages``."""
+
+    def _params(self, document: Any) -> Iterator[tuple[Path, Any]]:
+        requests = document.get("requests") if isinstance(document, dict) else None
+        for at, one in enumerate(requests if isinstance(requests, list) else ()):
+            if isinstance(one, dict) and "params" in one:
+                yield ("requests", at, "params"), one["params"]
+
+    def walk(self, document: Any) -> Iterator[Position]:
+        inner = dict(self._params(document))
+        for path, params in inner.items():
+            yield from (one._replace(path=(*path, *one.path)) for one in MESSAGES.walk(params))
+        yield from (one for one in walk(self.grammar, document) if one.path[:3] not in inner or len(one.path) == 3)
+
+    def unseen(self, document: Any) -> Iterator[Unseen]:
+        for path, params in self._params(document):
+            yield from (Unseen((*path, *one.path), one.kind, one.name) for one in MESSAGES.unseen(params))
+
+
+_FREE = JsonWire(_GRAMMAR, None, Grammar({"data": "assistant", "result": "assistant"}, {}, _KINDS, _GRAMMAR.free, frozenset({
+    "thinking"}), ANSWER_TOKENS))
+_BATCH = BatchWire(_GRAMMAR, Answers(lambda seen, document: None, _usage, ()), _FREE.answer)
+_FILE = FormWire(Grammar({"file": "user"}, {}, {}, frozenset()), None, _FREE.answer)
+_ID = "[A-Za-z0-9_-]{1,256}"
 
 
 def anthropic() -> Provider:
@@ -113,5 +172,13 @@ def anthropic() -> Provider:
         "anthropic", ANTHROPIC, ("api.anthropic.com",), None, (b"x-api-key", b""), (b"x-api-key", b"authorization"),
         (Operation("messages", "POST", re.compile("/v1/messages"), MESSAGES),
          Operation("count_tokens", "POST", re.compile("/v1/messages/count_tokens"), COUNT_TOKENS),
-         Operation("models", "GET", re.compile("/v1/models(?:/[A-Za-z0-9][A-Za-z0-9._:-]*)?"))),
+         Operation("models", "GET", re.compile("/v1/models(?:/[A-Za-z0-9][A-Za-z0-9._:-]*)?")),
+         Operation("complete", "POST", re.compile("/v1/complete"), COMPLETE),
+         Operation("batches", "POST", re.compile("/v1/messages/batches"), _BATCH),
+         Operation("batches", "POST", re.compile(f"/v1/messages/batches/{_ID}/cancel"), _FREE),
+         Operation("batches", "GET", re.compile(f"/v1/messages/batches(?:/{_ID}(?:/results)?)?"), _FREE),
+         Operation("batches", "DELETE", re.compile(f"/v1/messages/batches/{_ID}"), _FREE),
+         Operation("files", "POST", re.compile("/v1/files"), _FILE),
+         Operation("files", "GET", re.compile(f"/v1/files(?:/{_ID}(?:/content)?)?"), _FREE),
+         Operation("files", "DELETE", re.compile(f"/v1/files/{_ID}"), _FREE)),
         prices="anthropic")

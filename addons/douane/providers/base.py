@@ -8,14 +8,27 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_plus, unquote_to_bytes
 
 from douane.call import Headers, Target, Usage
 from douane.providers.deltas import Deltas
+from douane.providers.dialogue import Dialogue
 from douane.providers.edit import Path, Place
 from douane.providers.framing import Framing
 
-__all__ = ["Bound", "Family", "Meter", "Operation", "Position", "Provider", "Reading", "Role", "Unseen", "UnseenKind", "Wire"]
+__all__ = ["KEY_QUERIES", "Bound", "Family", "Meter", "Operation", "Position", "Provider", "Reading", "Role", "Unseen",
+           "UnseenKind", "Wire", "query_keys"]
+
+KEY_QUERIES = frozenset({"key", "api_key", "api-key", "access_token", "oauth_token", "x-amz-algorithm", "x-amz-credential",
+                         "x-amz-date", "x-amz-expires", "x-amz-security-token", "x-amz-signature", "x-amz-signedheaders"})
+"""Names of query values in which some provider takes a key, lower case."""
+
+
+def query_keys(query: str) -> tuple[bytes, ...]:
+    """The keys in a raw query."""
+    parts = (part.partition("=") for part in query.split("&")) if query else ()
+    return tuple(unquote_to_bytes(value) for name, _, value in parts if unquote_plus(name).lower() in KEY_QUERIES)
+
 
 type Role = Literal["system", "user", "assistant", "tool_call", "tool_result", "schema", "metadata", "unknown"]
 
@@ -35,13 +48,14 @@ class Position(NamedTuple):
     """The provider signed it (thinking with its signature): never rewritten; a finding in it can only be refused."""
 
 
-type UnseenKind = Literal["image", "audio", "video", "document", "file", "tokens", "encrypted", "binary", "url", "hosted_tool"]
+type UnseenKind = Literal["image", "audio", "video", "document", "file", "tokens", "encrypted", "binary", "url", "hosted_tool", "mcp"]
 
 
 @dataclass(frozen=True, slots=True)
 class Unseen:
     """Something in a body that holds no text to search: media, a reference to a stored object, token ids; or that leads
-    elsewhere: the address of what the provider fetches, a tool that the provider runs (*name*: its host, its type)."""
+    elsewhere: the address of what the provider fetches, a tool or an MCP server that it uses (*name*: the host or the type, as
+    the request has it: for rules, not for records)."""
 
     path: Path
     kind: UnseenKind
@@ -168,6 +182,8 @@ class Operation:
     """None: neither body nor answer holds text (a list of models)."""
     family: Family | None = None
     """How this row says no, where that is not as the provider's others do."""
+    dialogue: Dialogue | None = None
+    """Of a WebSocket: what its frames do; *wire* reads each of them."""
     model_in_path: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
@@ -200,6 +216,10 @@ class Provider:
     """The provider's id in the price list (genai-prices); empty: only ``prices:`` of the policy files."""
     root: str = ""
     """What stands before its paths on its hosts, where it shares them with others: ``/router/v2/anthropic``."""
+    free: bool = False
+    """A server of one's own: what ``prices:`` does not name costs nothing."""
+    signs: bool = False
+    """It takes requests that are signed with AWS keys."""
     includes_usage: bool = False
     """Its chat streams tell their usage where ``stream_options.include_usage`` asks for it, and it takes that member."""
 

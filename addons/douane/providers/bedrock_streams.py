@@ -6,6 +6,7 @@ Formats: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Con
 recordings of ``shared/wire``.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from douane.providers.assemble import AssembleChat, AssembleMessage, Assembler
@@ -53,8 +54,9 @@ def _invoke_pieces(document: Any) -> list[Delta]:
     if not isinstance(document, dict):
         return []
     block = document.get("contentBlockDelta")
-    if isinstance(block, dict):  # Nova
-        return _block_pieces(block, ("contentBlockDelta",))
+    if isinstance(block, dict):  # Nova, which begins a block anew for each piece of one text
+        found = _block_pieces(block, ("contentBlockDelta",))
+        return [one if one.arguments else replace(one, channel=("text",)) for one in found]
     outputs = document.get("outputs")
     if isinstance(outputs, list):  # Mistral
         return [Delta(("outputs", at, "text"), ("text", at), one["text"]) for at, one in enumerate(outputs)
@@ -68,10 +70,10 @@ def _invoke_pieces(document: Any) -> list[Delta]:
 
 
 def _invoke_ends(document: Any) -> list[Channel]:
-    if not isinstance(document, dict) or _METRICS in document or "messageStop" in document:
+    if not isinstance(document, dict) or document.keys() & {_METRICS, "messageStop", "contentBlockStart"}:
         return [()]
     block = document.get("contentBlockStop")
-    if isinstance(block, dict):
+    if isinstance(block, dict):  # the text's channel is not of this block
         return _converse_ends(block)
     outputs = document.get("outputs")
     over = any(isinstance(one, dict) and one.get("stop_reason") for one in outputs) if isinstance(outputs, list) else False
@@ -153,13 +155,14 @@ class AssembleConverse:
 class AssembleInvoke:
     """``invoke-with-response-stream`` into the answer of ``invoke``, whichever family's the first chunk is."""
 
-    __slots__ = ("_flat", "_inner", "_metrics", "_rows", "_text")
+    __slots__ = ("_block", "_flat", "_inner", "_metrics", "_rows", "_text")
 
     def __init__(self) -> None:
         self._inner: Assembler | None = None
         self._flat: dict[str, Any] = {}
         self._rows = Rows("rows")
         self._text = ""
+        self._block: Any = None
         self._metrics: Any = None
 
     def take(self, event: dict[str, Any]) -> bool:
@@ -169,7 +172,7 @@ class AssembleInvoke:
         if self._inner is not None:
             if isinstance(self._inner, AssembleConverse):
                 later(self._flat, {name: value for name, value in event.items() if type(value) is not dict})
-                event = _unwrapped(event)
+                event = self._one_text(_unwrapped(event))
             return self._inner.take(event) or not event
         outputs = event.pop("outputs", None)
         if isinstance(outputs, list):
@@ -185,6 +188,17 @@ class AssembleInvoke:
                 merge(self._flat, {name: event.pop(name)})
         later(self._flat, event)
         return True
+
+    def _one_text(self, event: dict[str, Any]) -> dict[str, Any]:
+        """Pieces of a text that Nova tells as blocks of their own, in the block of the first."""
+        delta = event.get("delta")
+        if isinstance(delta, dict) and isinstance(delta.get("text"), str):
+            if self._block is None:
+                self._block = event.get("contentBlockIndex")
+            return {**event, "contentBlockIndex": self._block}
+        if "start" in event or isinstance(delta, dict):
+            self._block = None
+        return event
 
     def _row(self, at: int, piece: dict[str, Any]) -> None:
         texts = {name: piece.pop(name) for name in ("text", "outputText") if isinstance(piece.get(name), str)}
@@ -228,11 +242,12 @@ class AssembleAgent:
         pieces = _agent_pieces(event)
         if pieces:
             merge(self._top, {"completion": pieces[0].text})
-        elif isinstance(event.get("bytes"), str):
-            merge(self._top, {"completion": event.pop("bytes")})
-            event.pop("p", None)
-            merge(self._top, event)
-        return bool(pieces) or "completion" in self._top and "attribution" in event
+            return True
+        if not isinstance(event.get("bytes"), str):
+            return False
+        merge(self._top, {"completion": event.pop("bytes")})
+        later(self._top, {name: value for name, value in event.items() if name != "p"})
+        return True
 
     def document(self) -> dict[str, Any]:
         return self._top

@@ -84,6 +84,7 @@ def _note_invoke(seen: Seen, document: dict[str, Any]) -> None:
     if isinstance(results, list) and "inputTextTokenCount" in document:  # Titan
         counts = [_whole(one.get("tokenCount")) for one in results if isinstance(one, dict)]
         seen.usage["output"] = sum(one for one in counts if isinstance(one, int))
+    seen.done = seen.done or "totalOutputTextTokenCount" in document  # a guardrail's answer has no metrics
     if isinstance(document.get(_METRICS), dict):
         _take(seen, document[_METRICS])
         seen.done = seen.ended = True

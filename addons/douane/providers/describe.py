@@ -17,8 +17,8 @@ traffic: [`douane inspect`](inspect.md). Servers of your own that speak one of t
 `providers: {NAME: {like: openai, …}}` ([policies.md](policies.md)).
 
 *Texts*: requests are walked, policies read and rewrite every text in them. *Streams*: answers may come in pieces, in which
-values are restored. *Usage*: tokens are read from the answer. *Bound*: where the request says how long the answer may be; a budget can
-put it in where it is missing.
+values are restored. *Usage*: tokens are read from the answer. *Bound*: where the request says how long the answer may be; a
+budget can put it in where it is missing.
 """
 
 

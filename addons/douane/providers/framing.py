@@ -19,7 +19,7 @@ import orjson
 from douane.errors import RefusedError
 from douane.providers import sse
 
-__all__ = ["ARRAY", "AWS", "FRAME_LIMIT", "NDJSON", "SSE", "Frame", "Framing", "Splitter", "aws_message", "framing_of"]
+__all__ = ["ARRAY", "AWS", "FRAME_LIMIT", "MESSAGES", "MESSAGES_MEDIA", "NDJSON", "SSE", "Frame", "Framing", "Splitter", "aws_message", "framing_of"]
 
 FRAME_LIMIT = sse.EVENT_LIMIT
 """Bytes of one frame."""
@@ -52,7 +52,7 @@ class Splitter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    name: Literal["sse", "ndjson", "array", "aws"]
+    name: Literal["sse", "ndjson", "array", "aws", "messages"]
     splitter: Callable[[], Splitter]
     whole: Callable[[bytes], int]
     """Of the bytes from where a frame begins: how many of them are whole frames."""
@@ -173,6 +173,48 @@ def _within(held: bytes) -> bytes:
     if len(held) > FRAME_LIMIT:
         raise RefusedError("too_large", f"a frame of the stream is larger than {FRAME_LIMIT} bytes")
     return held
+
+
+# -- a WebSocket's messages --------------------------------------------------------------------------------------------
+
+_END = b"\x1e"
+"""After each message: no JSON text holds this byte (RFC 7464 §2.2 builds on the same)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    raw: bytes
+
+    @property
+    def data(self) -> bytes:
+        return self.raw.removesuffix(_END)
+
+    def with_data(self, data: bytes) -> bytes:
+        return data + _END
+
+    again = with_data
+
+
+class MessageSplitter:
+    """What came through a WebSocket, as one stream."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held = b""
+
+    def feed(self, chunk: bytes) -> Sequence[Frame]:
+        text = self._held + chunk if self._held else chunk
+        *whole, self._held = text.split(_END)
+        return [Message(one + _END) for one in whole]
+
+    def close(self) -> Sequence[Frame]:
+        rest, self._held = self._held, b""
+        return [Message(rest)] if rest else []
+
+
+def _messages_whole(text: bytes) -> int:
+    return text.rfind(_END) + 1
 
 
 # -- AWS event stream --------------------------------------------------------------------------------------------------
@@ -305,5 +347,10 @@ SSE = Framing("sse", sse.Splitter, _sse_whole)
 NDJSON = Framing("ndjson", LineSplitter, _line_whole)
 ARRAY = Framing("array", ArraySplitter, len, extendable=False)
 AWS = Framing("aws", AwsSplitter, _aws_whole)
+MESSAGES = Framing("messages", MessageSplitter, _messages_whole)
+"""Text messages, each ended by a byte that JSON cannot hold."""
+MESSAGES_MEDIA = b"application/x-douane-messages"
 _BY_MEDIA = {b"text/event-stream": SSE, b"application/x-ndjson": NDJSON, b"application/ndjson": NDJSON,
-             b"application/jsonl": NDJSON, b"application/vnd.amazon.eventstream": AWS}
+             b"application/jsonl": NDJSON, b"application/x-jsonl": NDJSON,
+             b"application/stream+json": NDJSON,
+             b"application/vnd.amazon.eventstream": AWS, MESSAGES_MEDIA: MESSAGES}

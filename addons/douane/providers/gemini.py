@@ -33,8 +33,10 @@ _SCHEMAS = _roles("schema", "tools", "toolConfig", "responseSchema", "responseJs
                   "processingOptions")
 _PARTS = (_roles("tool_call", "functionCall", "toolCall", "executableCode")
           | _roles("tool_result", "functionResponse", "toolResponse", "codeExecutionResult"))
-_INSIDE = _PARTS | _SCHEMAS | _roles("system", "systemInstruction") | _roles("metadata", "stopSequences", "labels", "displayName")
-_FREE = both("args", "response", "parameters", "parametersJsonSchema", "responseSchema", "responseJsonSchema", "labels", "schema")
+_INSIDE = (_PARTS | _SCHEMAS | _roles("system", "systemInstruction")
+           | _roles("metadata", "stopSequences", "labels", "displayName", "customMetadata", "modelArmorConfig"))
+_FREE = both("args", "response", "parameters", "parametersJsonSchema", "responseSchema", "responseJsonSchema", "labels",
+             "schema")
 _TOKENS = TOKENS | both(
     "mimeType", "cachedContent", "responseMimeType", "responseModalities", "mediaResolution", "thinkingLevel", "taskType",
     "category", "threshold", "method", "language", "outcome", "toolType", "voiceName", "languageCode", "serviceTier",
@@ -118,7 +120,8 @@ def _partial(index: int, part: dict[str, Any]) -> list[tuple[int, Channel, str, 
     rows = call.get("partialArgs") if isinstance(call, dict) else None
     if not isinstance(rows, list):
         return []
-    return [(place, ("candidate", index, "argument", str(row.get("jsonPath"))), row["stringValue"], bool(row.get("willContinue")))
+    channel = ("candidate", index, "argument")
+    return [(place, (*channel, str(row.get("jsonPath"))), row["stringValue"], bool(row.get("willContinue")))
             for place, row in enumerate(rows) if isinstance(row, dict) and isinstance(row.get("stringValue"), str)]
 
 
@@ -160,8 +163,10 @@ class AssembleGemini:
         self._parts: dict[int, list[Any]] = {}
 
     def take(self, event: dict[str, Any]) -> bool:
-        candidates = event.pop("candidates", None)
+        candidates, usage = event.pop("candidates", None), event.pop("usageMetadata", None)
         later(self._top, event)
+        if usage is not None and (type(usage) is not dict or usage.keys() & _COUNTS or "usageMetadata" not in self._top):
+            self._top["usageMetadata"] = usage
         rows = candidates if type(candidates) is list else [] if candidates is None else [candidates]
         for place, candidate in enumerate(rows):
             if type(candidate) is dict:
@@ -234,6 +239,7 @@ def _go_on(held: dict[str, Any], call: dict[str, Any]) -> None:
 
 # -- usage -------------------------------------------------------------------------------------------------------------
 
+_COUNTS = frozenset({"promptTokenCount", "candidatesTokenCount", "thoughtsTokenCount", "totalTokenCount"})
 _NAMES = {1: "TEXT", 2: "IMAGE", 3: "VIDEO", 4: "AUDIO", 5: "DOCUMENT"}
 """A modality is a number where the SDK asks for ``enum-encoding=int``."""
 _TIERS = {"ON_DEMAND_FLEX": "flex", "ON_DEMAND_PRIORITY": "priority"}
@@ -242,10 +248,11 @@ _PER_PROMPT = ("gemini-1", "gemini-2")
 
 
 def _note(seen: Seen, document: dict[str, Any]) -> None:
-    """An answer or a chunk of one: the counts are cumulative, and in some chunks of Vertex AI they are missing."""
+    """An answer or a chunk of one. The last counts are those of the whole; some chunks of Vertex AI have none."""
     usage = document.get("usageMetadata")
     if isinstance(usage, dict):
-        seen.usage |= {name: value for name, value in usage.items() if value is not None}
+        if usage.keys() & _COUNTS:
+            seen.usage = usage
         tier = usage.get("serviceTier") or _TIERS.get(str(usage.get("trafficType")))
         seen.tier = tier if isinstance(tier, str) else seen.tier
     model = document.get("modelVersion") or document.get("model")
@@ -276,17 +283,17 @@ def modalities(rows: Any, count: str) -> dict[str, int]:
 
 
 def _usage(seen: Seen) -> Usage:
-    """``promptTokenCount`` has the cached ones in it; what a hosted tool put in and the thoughts are counted apart."""
+    """``promptTokenCount`` has the cached ones in it; what a hosted tool put in and the thoughts are counted apart. A count
+    of zero is left out; of a cached content and of some embeddings there is the sum alone."""
     usage = seen.usage
-    counted = next((name for name in ("promptTokenCount", "totalTokenCount") if name in usage), "")
-    if not counted or (counted == "totalTokenCount" and "candidatesTokenCount" in usage):
-        raise ValueError("usageMetadata.promptTokenCount is missing")
+    hosting, making, reasoning = (tokens(usage, name) for name in (
+        "toolUsePromptTokenCount", "candidatesTokenCount", "thoughtsTokenCount"))
+    giving = tokens(usage, "promptTokenCount") or max(0, tokens(usage, "totalTokenCount") - hosting - making - reasoning)
     given, hosted, cached, made = (modalities(usage.get(name), "tokenCount") for name in (
         "promptTokensDetails", "toolUsePromptTokensDetails", "cacheTokensDetails", "candidatesTokensDetails"))
-    reasoning = tokens(usage, "thoughtsTokenCount")
     return Usage(
-        tokens(usage, counted) + tokens(usage, "toolUsePromptTokenCount"), tokens(usage, "candidatesTokenCount") + reasoning,
-        cached_input=tokens(usage, "cachedContentTokenCount"), reasoning=reasoning, web_searches=seen.searches,
+        giving + hosting, making + reasoning, cached_input=tokens(usage, "cachedContentTokenCount"), reasoning=reasoning,
+        web_searches=seen.searches,
         input_audio=given.get("AUDIO", 0) + hosted.get("AUDIO", 0), cached_audio=cached.get("AUDIO", 0),
         output_audio=made.get("AUDIO", 0), input_image=_seen(given) + _seen(hosted), cached_image=_seen(cached),
         output_image=_seen(made))

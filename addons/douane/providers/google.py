@@ -30,8 +30,8 @@ from douane.providers.wires import JsonWire, read_json
 __all__ = ["CACHES", "COUNT", "EMBED", "GENERATE", "GOOGLE", "INTERACT", "POLL", "PREDICT", "SEGMENT", "STREAM", "UPLOAD",
            "GoogleFamily", "google", "rows"]
 
-_STATUS = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 429: "RESOURCE_EXHAUSTED",
-           500: "INTERNAL", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
+_STATUS = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND",
+           429: "RESOURCE_EXHAUSTED", 500: "INTERNAL", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
 """https://cloud.google.com/apis/design/errors#handling_errors. Others: INVALID_ARGUMENT below 500, INTERNAL above."""
 
 
@@ -49,7 +49,8 @@ class GoogleFamily:
 
 
 def _error(status: int, code: str, message: str, call_id: str) -> bytes:
-    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": code, "domain": "douane", "metadata": {"id": call_id}}
+    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": code, "domain": "douane",
+            "metadata": {"id": call_id}}
     return orjson.dumps({"error": {
         "code": status, "message": message, "status": _STATUS.get(status, "INTERNAL" if status >= 500 else "INVALID_ARGUMENT"),
         "details": [info]}})
@@ -59,8 +60,8 @@ GOOGLE = GoogleFamily()
 
 GENERATE = JsonWire(GEMINI, GEMINI_ANSWERS, GEMINI_ANSWER, deltas=GEMINI_DELTAS, bound=BOUND)
 STREAM = replace(GENERATE, assembler=AssembleGemini, array=True)
-COUNT = JsonWire(GEMINI, None)
-EMBED = JsonWire(GEMINI, GEMINI_ANSWERS)
+COUNT = JsonWire(GEMINI, None, GEMINI_ANSWER)
+EMBED = JsonWire(GEMINI, GEMINI_ANSWERS, GEMINI_ANSWER)
 CACHES = JsonWire(GEMINI, GEMINI_ANSWERS, GEMINI_ANSWER)
 PREDICT = JsonWire(GEMINI, PREDICT_ANSWERS, GEMINI_ANSWER)
 INTERACT = JsonWire(INTERACTIONS, INTERACTION_ANSWERS, INTERACTION, AssembleInteraction, INTERACTION_DELTAS,
@@ -86,6 +87,8 @@ class UploadWire(JsonWire):
         return {"data": base64.b64encode(body).decode()} if "\0" in text else text
 
     def rewrite(self, body: bytes, content_type: bytes, document: Any, changes: Mapping[Place, str]) -> tuple[bytes, Any]:
+        if not changes:
+            return body, document
         if not isinstance(document, str):
             # named, as slots make another class of this one
             return JsonWire.rewrite(self, body, content_type, document, changes)
@@ -100,7 +103,7 @@ class UploadWire(JsonWire):
         return JsonWire.walk(self, document)
 
 
-UPLOAD = UploadWire(GEMINI, None, media=(b"application/json", b"application/octet-stream", b"text/plain"))
+UPLOAD = UploadWire(GEMINI, None, GEMINI_ANSWER, media=(b"application/json", b"application/octet-stream", b"text/plain"))
 
 # -- paths -------------------------------------------------------------------------------------------------------------
 

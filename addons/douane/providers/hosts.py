@@ -3,7 +3,7 @@
 Law 1 at the door: a call to one of these is no ordinary traffic, and tunnelling it would let prompts pass unseen, so
 the edge denies them with the reason given here, unless ``unparsed_ai_hosts: tunnel``. Hosts in the table of providers
 are governed, and that table is asked first. Not listed, because their AI paths share a host with traffic that must
-pass: Snowflake (``*.snowflakecomputing.com``), Databricks, ``api.cloudflare.com``, ``huggingface.co``; nor the sites
+pass: Databricks, ``api.cloudflare.com``, ``huggingface.co``; nor the sites
 where people sign in (``auth.openai.com``, ``console.anthropic.com``).
 """
 
@@ -31,19 +31,17 @@ _EXACT = {
         api.tabnine.com cloud.zed.dev llm.zed.dev api.jetbrains.ai grazie.aws.intellij.net api.supermaven.com
     """,
     _API: """
-        generativelanguage.googleapis.com aiplatform.googleapis.com api.mistral.ai codestral.mistral.ai
-        api.cohere.com api.cohere.ai api.groq.com api.x.ai api.deepseek.com api.together.xyz api.together.ai
-        api.cerebras.ai api.fireworks.ai api.perplexity.ai api.deepinfra.com api.novita.ai api.hyperbolic.xyz
+        api.deepinfra.com api.novita.ai api.hyperbolic.xyz
         api.sambanova.ai cloud.sambanova.ai api.studio.nebius.com api.studio.nebius.ai api.tokenfactory.nebius.com
         api.friendli.ai inference.baseten.co integrate.api.nvidia.com ai.api.nvidia.com api.nvcf.nvidia.com
-        api.ai21.com api.aleph-alpha.com api.reka.ai api.writer.com api.inflection.ai api.upstage.ai api.liquid.ai
+        api.ai21.com api.aleph-alpha.com api.reka.ai api.inflection.ai api.upstage.ai api.liquid.ai
         api.inceptionlabs.ai api.arcee.ai api.llama.com api.minimax.io api.minimax.chat api.minimaxi.com
-        api.moonshot.ai api.moonshot.cn api.kimi.com open.bigmodel.cn api.z.ai dashscope.aliyuncs.com
+        api.moonshot.ai api.moonshot.cn api.kimi.com open.bigmodel.cn dashscope.aliyuncs.com
         dashscope-intl.aliyuncs.com dashscope-us.aliyuncs.com ark.cn-beijing.volces.com qianfan.baidubce.com
         aip.baidubce.com hunyuan.tencentcloudapi.com api.hunyuan.cloud.tencent.com spark-api-open.xf-yun.com
         api.siliconflow.cn api.siliconflow.com api.stepfun.com api.stepfun.ai api.baichuan-ai.com
-        api.lingyiwanwu.com api.voyageai.com api.jina.ai api.mixedbread.com api.replicate.com router.huggingface.co
-        api-inference.huggingface.co api.inference.crusoecloud.com llm.ovh.net oai.endpoints.kepler.ai.cloud.ovh.net
+        api.lingyiwanwu.com api.jina.ai api.mixedbread.com
+        api-inference.huggingface.co llm.ovh.net oai.endpoints.kepler.ai.cloud.ovh.net
         api.scaleway.ai api.lambda.ai api.lambdalabs.com chat.nineteen.ai api.chutes.ai llm.chutes.ai
         api.featherless.ai api.kluster.ai api.parasail.io api.avian.io api.targon.com inference.do-ai.run
         api.gradient.ai api.publicai.co api.nscale.com inference.api.nscale.com api.venice.ai api.morphllm.com
@@ -51,7 +49,7 @@ _EXACT = {
         api.inference.wandb.ai openai.inference.de-txl.ionos.com
     """,
     _GATEWAY: """
-        openrouter.ai ai-gateway.vercel.sh gateway.ai.cloudflare.com gateway.pydantic.dev gateway-us.pydantic.dev
+        ai-gateway.vercel.sh gateway.ai.cloudflare.com gateway.pydantic.dev gateway-us.pydantic.dev
         gateway-eu.pydantic.dev api.requesty.ai router.requesty.ai oai.helicone.ai anthropic.helicone.ai
         gateway.helicone.ai ai-gateway.helicone.ai api.aimlapi.com api.unify.ai api.withmartian.com llm.kilo.ai
         api.kilo.ai api.braintrust.dev gateway.braintrust.dev api.orq.ai api.edenai.run
@@ -78,15 +76,15 @@ _AZURE = "(?:openai|services\\.ai|cognitiveservices|models\\.ai|inference\\.ai|i
 UNPARSED_AI_PATTERNS = tuple((re.compile(pattern), reason) for pattern, reason in (
     (rf"{_REGION}\.api\.openai\.com", "this region of OpenAI is not in the table"),
     (r"(?:[a-z0-9-]+\.)+chatgpt\.com", _CHAT_SITE),
-    (rf"(?:[a-z0-9-]+\.)+{_AZURE}\.azure\.(?:com|us|cn)", "Azure's AI APIs are not read yet"),
-    (rf"{_REGION}-aiplatform\.googleapis\.com", "Vertex AI is not read yet"),
-    (r"aiplatform\.(?:us|eu)\.rep\.googleapis\.com", "Vertex AI is not read yet"),
-    (rf"(?:[a-z0-9-]+\.)?bedrock(?:-[a-z-]+)?\.{_REGION}(?:{_AWS}|\.vpce{_AWS}|\.api\.aws)", "Bedrock is not read yet"),
-    (rf"(?:[a-z0-9-]+\.)?runtime(?:-fips)?\.sagemaker\.{_REGION}(?:\.vpce)?{_AWS}", "SageMaker is not read yet"),
+    (rf"(?:[a-z0-9-]+\.)+{_AZURE}\.azure\.(?:com|us|cn)", "this Azure host is not in the table"),
+    (rf"{_REGION}-aiplatform\.googleapis\.com", "this region of Vertex AI is not in the table"),
+    (rf"aiplatform\.{_REGION}\.rep\.googleapis\.com", "this region of Vertex AI is not in the table"),
+    (rf"(?:[a-z0-9-]+\.)?bedrock(?:-[a-z-]+)?\.{_REGION}(?:{_AWS}|\.vpce{_AWS}|\.api\.aws)", "this region or endpoint of Bedrock is not in the table"),
+    (rf"(?:[a-z0-9-]+\.)?runtime(?:-fips)?\.sagemaker\.{_REGION}(?:\.vpce)?{_AWS}", "this region of SageMaker is not in the table"),
     (rf"(?:q|codewhisperer)\.{_REGION}\.(?:amazonaws\.com|api\.aws)", _ASSISTANT),
-    (rf"{_REGION}\.ml\.cloud\.ibm\.com", "watsonx is not read yet"),
+    (rf"{_REGION}\.ml\.cloud\.ibm\.com", "this region of watsonx is not in the table"),
     (rf"inference\.generativeai\.{_REGION}\.oci\.oraclecloud\.com", "Oracle's generative AI is not read yet"),
-    (r"(?:[a-z0-9-]+\.)+endpoints\.huggingface\.cloud", "Hugging Face endpoints are not read yet"),
+    (r"(?:[a-z0-9-]+\.)+endpoints\.huggingface\.cloud", "this region of Hugging Face's endpoints is not in the table"),
     (r"(?:[a-z0-9-]+\.)*inference\.heroku\.com", _API),
     (r"(?:[a-z0-9-]+\.)+githubcopilot\.com", _ASSISTANT),
     (r"(?:[a-z0-9-]+\.)+cursor\.sh", _ASSISTANT),

@@ -69,7 +69,7 @@ def _index(event: dict[str, Any]) -> int:
 
 def _pieces(document: Any) -> list[Delta]:
     delta = document.get("delta") if _step(document)[1] == "delta" else None
-    if not isinstance(delta, dict) or delta.get("type") in _THOUGHTS:
+    if not isinstance(delta, dict) or _is_thought(delta):
         return []
     for member, kind in (("text", "text"), ("arguments", "arguments_delta")):
         if delta.get("type") == kind and isinstance(delta.get(member), str) and delta[member]:
@@ -99,7 +99,8 @@ def _thoughts(document: Any) -> list[Path]:
 
 
 def _is_thought(value: Any) -> bool:
-    return isinstance(value, dict) and value.get("type") in _THOUGHTS
+    kind = value.get("type") if isinstance(value, dict) else None
+    return isinstance(kind, str) and kind in _THOUGHTS
 
 
 INTERACTION_DELTAS = Deltas(_pieces, _ends, _thoughts)

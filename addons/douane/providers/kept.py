@@ -2,7 +2,8 @@
 
 The Responses API (https://platform.openai.com/docs/api-reference/responses, …/conversations): ``previous_response_id`` and
 ``conversation`` go on from what lies there, ``store: false`` leaves nothing, an answer's ``id`` is the name under which
-it can be gone on from or fetched again (``background``); ``GET /v1/responses/ID`` names it in the path.
+it can be gone on from or fetched again (``background``); ``GET /v1/responses/ID`` names it in the path. Google's interactions
+(``previous_interaction_id``) are the same, and cached contents (``cachedContent``), of which the answer tells the ``name``.
 """
 
 import re
@@ -12,9 +13,11 @@ __all__ = ["answer_name", "conversations", "goes_on_from", "is_kept"]
 
 _LONGEST = 256
 """Characters of an id."""
-_IN_PATH = re.compile(r"/(responses|conversations)/(?!(?:compact|input_tokens)(?:/|\Z))([A-Za-z0-9_-]{1,256})(?:/|\Z)")
-_MADE = re.compile(r"/(?:responses(?:/compact)?|conversations)/?\Z")
-_KINDS = frozenset({"response", "response.compaction", "conversation"})
+_IN_PATH = re.compile(r"/(responses|conversations|interactions|cachedContents)/(?!(?:compact|input_tokens)(?:/|\Z))([A-Za-z0-9_-]{1,256})(?:/|\Z)")
+_MADE = re.compile(r"/(?:responses(?:/compact)?|conversations|interactions|cachedContents)/?\Z")
+_KINDS = frozenset({"response", "response.compaction", "conversation", "interaction"})
+_CACHE = re.compile(r"(?:.*/)?cachedContents/([A-Za-z0-9_-]{1,256})")
+"""In Vertex AI the project stands before it, by its name or by its number."""
 
 
 def goes_on_from(path: str, document: Any) -> tuple[str, ...]:
@@ -22,7 +25,9 @@ def goes_on_from(path: str, document: Any) -> tuple[str, ...]:
     in_path = _IN_PATH.search(path)
     found = [in_path[2]] if in_path is not None else []
     if isinstance(document, dict):
-        found += [one for one in (_id(document.get("previous_response_id")), _conversation(document)) if one]
+        found += [one for one in (_id(document.get("previous_response_id")), _id(document.get("previous_interaction_id")),
+                                  _cache(document.get("cachedContent", document.get("cached_content"))),
+                                  _conversation(document)) if one]
     return tuple(found)
 
 
@@ -44,14 +49,18 @@ def answer_name(document: Any) -> str:
     """The id in an answer, or in an event of its stream; empty where there is none."""
     if not isinstance(document, dict):
         return ""
-    inner = document.get("response")
-    body = inner if isinstance(inner, dict) else document
-    return _id(body.get("id")) if body.get("object") in _KINDS else ""
+    body = next((one for one in (document.get("response"), document.get("interaction")) if isinstance(one, dict)), document)
+    return _id(body.get("id")) if body.get("object") in _KINDS else _cache(body.get("name"))
 
 
 def _conversation(document: dict[str, Any]) -> str:
     value = document.get("conversation")
     return _id(value.get("id") if isinstance(value, dict) else value)
+
+
+def _cache(value: Any) -> str:
+    found = _CACHE.fullmatch(value) if isinstance(value, str) and len(value) <= 2 * _LONGEST else None
+    return "" if found is None else found[1]
 
 
 def _id(value: Any) -> str:

@@ -30,6 +30,8 @@ class Seen:
     model: str = ""
     tier: str = ""
     usage: dict[str, Any] = field(default_factory=dict)
+    cost: float | None = None
+    """USD, where the provider says it."""
     searches: int = 0
     """Web searches that are told outside of ``usage``."""
     done: bool = False
@@ -48,6 +50,8 @@ class Answers:
     """Normalise ``Seen.usage``. Raises ValueError where it is not as the format says."""
     marks: tuple[bytes, ...]
     """An event that ends a stream holds one of them. What else holds one is parsed in vain, no more."""
+    billed: bool = True
+    """False: the answer tells the usage of another call, to which it was billed."""
 
 
 def tokens(usage: dict[str, Any], name: str, part: str = "") -> int:
@@ -77,7 +81,8 @@ def _reading(answers: Answers, seen: Seen) -> Reading:
             usage = answers.usage(seen)
         except ValueError:
             usage = None  # not as the format says: as if there were none
-    return Reading(usage, seen.model, partial=usage is not None and not seen.done, tier=seen.tier)
+    cost = seen.cost if answers.billed else 0.0
+    return Reading(usage, seen.model, cost, partial=usage is not None and not seen.done, tier=seen.tier)
 
 
 class JsonMeter:

@@ -12,13 +12,15 @@ import orjson
 
 from douane.call import Target, Usage
 from douane.providers.assemble import AssembleChat, AssembleResponse
-from douane.providers.base import Operation, Provider, Role
+from douane.providers.base import Bound, Family, Operation, Provider, Role
 from douane.providers.framing import Framing
 from douane.providers.meters import Answers, Seen, tokens
-from douane.providers.walk import ANSWER_TOKENS, BLOBS, Grammar
+from douane.providers.realtime import socket_rows
+from douane.providers.walk import ANSWER_TOKENS, BLOBS, TOKENS, Grammar
 from douane.providers.wires import JsonWire
 
-__all__ = ["CHAT", "MODEL_ID", "OPENAI", "RESPONSES", "OpenAIFamily", "openai_shaped"]
+__all__ = ["ABOUT", "CHAT", "CHAT_ANSWERS", "COMPLETIONS", "EMBEDDINGS", "FREE", "MODEL_ID", "OPENAI", "RESPONSES",
+           "RESPONSE_ANSWERS", "RESPONSE_GRAMMAR", "SCHEMAS", "OpenAIFamily", "note_chat", "openai_error", "openai_shaped"]
 
 MODEL_ID = "[A-Za-z0-9][A-Za-z0-9._:-]*(?:/[A-Za-z0-9][A-Za-z0-9._:-]*)?"
 """A model in a path. No percent sign and no dot segment: what we match must be what the provider routes by."""
@@ -36,14 +38,14 @@ class OpenAIFamily:
     def error(self, status: int, code: str, message: str, call_id: str) -> tuple[int, bytes]:
         if code == "budget_exceeded":
             status = 429
-        return status, orjson.dumps({"error": _error(status, code, message, call_id)})
+        return status, orjson.dumps({"error": openai_error(status, code, message, call_id)})
 
     def error_event(self, operation: str, code: str, message: str, call_id: str, framing: Framing) -> bytes:
         """The nested form, for responses too: the SDK yields the flat ``{"type": "error"}`` as an event and goes on."""
-        return b"data: " + orjson.dumps({"error": _error(500, code, message, call_id)}) + b"\n\n"
+        return b"data: " + orjson.dumps({"error": openai_error(500, code, message, call_id)}) + b"\n\n"
 
 
-def _error(status: int, code: str, message: str, call_id: str) -> dict[str, str | None]:
+def openai_error(status: int, code: str, message: str, call_id: str) -> dict[str, str | None]:
     if code == "budget_exceeded":
         code = kind = "insufficient_quota"
     else:
@@ -53,24 +55,24 @@ def _error(status: int, code: str, message: str, call_id: str) -> dict[str, str 
 
 OPENAI = OpenAIFamily()
 
-_SCHEMAS: dict[str, Role] = {"tools": "schema", "functions": "schema", "tool_choice": "schema"}
-_ABOUT: dict[str, Role] = {"metadata": "metadata", "user": "metadata", "safety_identifier": "metadata",
+SCHEMAS: dict[str, Role] = {"tools": "schema", "functions": "schema", "tool_choice": "schema"}
+ABOUT: dict[str, Role] = {"metadata": "metadata", "user": "metadata", "safety_identifier": "metadata",
                            "prompt_cache_key": "metadata", "stop": "metadata"}
-_FREE = frozenset({"metadata", "parameters", "schema", "arguments", "variables", "headers", "logit_bias",
+FREE = frozenset({"metadata", "parameters", "schema", "arguments", "variables", "headers", "logit_bias",
                    "input_schema", "output_schema"})
 
 _CHAT = Grammar(
-    top=_SCHEMAS | _ABOUT | {"response_format": "schema", "function_call": "schema", "prediction": "assistant",
+    top=SCHEMAS | ABOUT | {"response_format": "schema", "function_call": "schema", "prediction": "assistant",
                              "web_search_options": "metadata"},
-    members=_SCHEMAS | {"tool_calls": "tool_call", "function_call": "tool_call"},
+    members=SCHEMAS | {"tool_calls": "tool_call", "function_call": "tool_call"},
     kinds={},
-    free=_FREE)
+    free=FREE)
 
 _CHAT_ANSWER = Grammar(
     top={"choices": "assistant"},
     members={"tool_calls": "tool_call", "function_call": "tool_call"},
     kinds={},
-    free=_FREE,
+    free=FREE,
     sealed=frozenset({"reasoning.text"}),
     tokens=ANSWER_TOKENS)
 
@@ -85,22 +87,22 @@ _ITEMS: dict[str, Role] = {
                     "tool_result"),
 }
 
-_RESPONSES = Grammar(
-    top=_SCHEMAS | _ABOUT | {"instructions": "system", "input": "user", "text": "schema", "prompt": "user"},
-    members=_SCHEMAS,
+RESPONSE_GRAMMAR = Grammar(
+    top=SCHEMAS | ABOUT | {"instructions": "system", "input": "user", "text": "schema", "prompt": "user"},
+    members=SCHEMAS,
     kinds=_ITEMS,
-    free=_FREE)
+    free=FREE)
 
 _RESPONSES_ANSWER = Grammar(
-    top=_SCHEMAS | _ABOUT | {"instructions": "system", "output": "assistant", "text": "schema", "prompt": "user"},
-    members=_SCHEMAS,
+    top=SCHEMAS | ABOUT | {"instructions": "system", "output": "assistant", "text": "schema", "prompt": "user"},
+    members=SCHEMAS,
     kinds=_ITEMS,
-    free=_FREE,
+    free=FREE,
     tokens=ANSWER_TOKENS,
     blobs=BLOBS | {"result"})  # of image_generation_call
 
 
-def _note_chat(seen: Seen, document: dict[str, Any]) -> None:
+def note_chat(seen: Seen, document: dict[str, Any]) -> None:
     _note(seen, document)
     if document.get("error"):
         seen.ended = True
@@ -123,8 +125,13 @@ def _note_response(seen: Seen, document: dict[str, Any]) -> None:
 
 def _note(seen: Seen, body: dict[str, Any]) -> None:
     usage = body.get("usage")
+    if not isinstance(usage, dict) and isinstance(groq := body.get("x_groq"), dict):
+        usage = groq.get("usage")  # Groq's streams, without being asked
     if isinstance(usage, dict):
         seen.usage = usage
+        cost = usage.get("cost")  # OpenRouter's own price; with one's own key for the model it is only its fee
+        if isinstance(cost, int | float) and cost >= 0 and not usage.get("is_byok"):
+            seen.cost = float(cost)
     model = body.get("model")
     if isinstance(model, str) and model:
         seen.model = model
@@ -147,11 +154,16 @@ def _searched(item: Any) -> bool:
 def _chat_usage(seen: Seen) -> Usage:
     usage = seen.usage
     if "prompt_tokens" not in usage:
+        if "completion_tokens" not in usage and "total_tokens" in usage:  # embeddings, as Voyage tells them
+            return Usage(tokens(usage, "total_tokens"))
         raise ValueError("usage.prompt_tokens is missing")
+    cached = tokens(usage, "prompt_tokens_details", "cached_tokens") or tokens(usage, "prompt_token_details", "cached_tokens") \
+        or tokens(usage, "prompt_cache_hit_tokens") or tokens(usage, "cached_tokens")
     return Usage(tokens(usage, "prompt_tokens"), tokens(usage, "completion_tokens"),
-                 cached_input=tokens(usage, "prompt_tokens_details", "cached_tokens"),
-                 cache_write=tokens(usage, "prompt_tokens_details", "cache_write_tokens"),
-                 reasoning=tokens(usage, "completion_tokens_details", "reasoning_tokens"))
+                 cached_input=cached, cache_write=tokens(usage, "prompt_tokens_details", "cache_write_tokens"),
+                 reasoning=tokens(usage, "completion_tokens_details", "reasoning_tokens"),
+                 input_audio=tokens(usage, "prompt_tokens_details", "audio_tokens"),
+                 output_audio=tokens(usage, "completion_tokens_details", "audio_tokens"))
 
 
 def _response_usage(seen: Seen) -> Usage:
@@ -164,19 +176,30 @@ def _response_usage(seen: Seen) -> Usage:
                  reasoning=tokens(usage, "output_tokens_details", "reasoning_tokens"), web_searches=seen.searches)
 
 
-CHAT = JsonWire(_CHAT, Answers(_note_chat, _chat_usage, (b"[DONE]", b'"error"')), _CHAT_ANSWER, AssembleChat)
-RESPONSES = JsonWire(_RESPONSES, Answers(_note_response, _response_usage, (
-    b"response.completed", b"response.incomplete", b"response.failed", b"[DONE]", b'"error"')),
-    _RESPONSES_ANSWER, AssembleResponse)
+CHAT_ANSWERS = Answers(note_chat, _chat_usage, (b"[DONE]", b'"error"'))
+RESPONSE_ANSWERS = Answers(_note_response, _response_usage, (
+    b"response.completed", b"response.incomplete", b"response.failed", b"[DONE]", b'"error"'))
+CHAT = JsonWire(_CHAT, CHAT_ANSWERS, _CHAT_ANSWER, AssembleChat, bound=Bound(
+    (("max_completion_tokens",), ("max_tokens",)), ("max_completion_tokens",), ("n",)))
+RESPONSES = JsonWire(RESPONSE_GRAMMAR, RESPONSE_ANSWERS, _RESPONSES_ANSWER, AssembleResponse, bound=Bound(
+    (("max_output_tokens",),), ("max_output_tokens",)))
+EMBEDDINGS = JsonWire(Grammar(ABOUT | {"input": "user"}, {}, {}, FREE, tokens=TOKENS | {"encoding_format"}), CHAT_ANSWERS,
+                      Grammar({}, {}, {}, FREE, tokens=ANSWER_TOKENS, blobs=BLOBS | {"embedding"}))
+COMPLETIONS = JsonWire(Grammar(ABOUT | {"prompt": "user", "suffix": "user"}, {}, {}, FREE), CHAT_ANSWERS, _CHAT_ANSWER,
+                       AssembleChat, bound=Bound((("max_tokens",),), ("max_tokens",), ("n",)))
 
 
-def openai_shaped(name: str, hosts: tuple[str, ...], *, root: str = "/v1", prices: str = "",
-                  responses: bool = False, target: Target | None = None) -> Provider:
-    """A provider that speaks OpenAI's language below *root*; *prices* is its id in the price list."""
-    base = re.escape(root)
-    operations = [Operation("chat", "POST", re.compile(f"{base}/chat/completions"), CHAT),
-                  Operation("models", "GET", re.compile(f"{base}/models(?:/{MODEL_ID})?"))]
+def openai_shaped(name: str, hosts: tuple[str, ...], *, root: str = "/v1", prices: str = "", responses: bool = False,
+                  target: Target | None = None, more: tuple[Operation, ...] = (), chat: JsonWire = CHAT,
+                  family: Family = OPENAI, includes_usage: bool = False) -> Provider:
+    """A provider that speaks OpenAI's language below *root* (a regular expression); *prices* is its id in the price list,
+    *more* are rows that others have not."""
+    operations = [Operation("chat", "POST", re.compile(f"{root}/chat/completions"), chat),
+                  Operation("embeddings", "POST", re.compile(f"{root}/embeddings"), EMBEDDINGS),
+                  Operation("completions", "POST", re.compile(f"{root}/completions"), COMPLETIONS),
+                  Operation("models", "GET", re.compile(f"{root}/models(?:/{MODEL_ID})?"))]
     if responses:
-        operations.append(Operation("responses", "POST", re.compile(f"{base}/responses"), RESPONSES))
-    return Provider(name, OPENAI, hosts, target, (b"authorization", b"Bearer "), (b"authorization", b"api-key"),
-                    tuple(operations), prices)
+        operations.append(Operation("responses", "POST", re.compile(f"{root}/responses"), RESPONSES))
+        operations.extend(socket_rows(root, RESPONSES))
+    return Provider(name, family, hosts, target, (b"authorization", b"Bearer "),
+                    (b"authorization", b"x-api-key", b"api-key"), (*more, *operations), prices, includes_usage=includes_usage)

@@ -1,8 +1,8 @@
 """Vertex AI: Google's models, Anthropic's and Mistral's in Google's cloud.
 
-A region has a host of its own, and they are listed here: a certificate for names like ``*-aiplatform.googleapis.com`` could not
-be constrained below ``googleapis.com``. Formats: https://docs.cloud.google.com/vertex-ai/docs/reference/rest, and the recordings
-of ``shared/wire``; regions: https://docs.cloud.google.com/vertex-ai/docs/general/locations.
+A region has a host of its own, and they are listed here: a certificate for names like ``*-aiplatform.googleapis.com``
+could not be constrained below ``googleapis.com``. Formats: https://docs.cloud.google.com/vertex-ai/docs/reference/rest,
+and the recordings of ``shared/wire``; regions: https://docs.cloud.google.com/vertex-ai/docs/general/locations.
 """
 
 import re
@@ -12,9 +12,9 @@ from douane.providers.base import Operation, Provider
 from douane.providers.google import CACHES, GOOGLE, INTERACT, POLL, SEGMENT, rows
 from douane.providers.openai import CHAT, OPENAI
 
-__all__ = ["REGIONS", "vertex"]
+__all__ = ["vertex"]
 
-REGIONS = tuple("""
+_REGIONS = """
     africa-south1
     asia-east1 asia-east2 asia-northeast1 asia-northeast2 asia-northeast3 asia-south1 asia-south2 asia-southeast1
     asia-southeast2 asia-southeast3 australia-southeast1 australia-southeast2
@@ -22,12 +22,12 @@ REGIONS = tuple("""
     europe-west6 europe-west8 europe-west9 europe-west10 europe-west12
     me-central1 me-central2 me-west1
     northamerica-northeast1 northamerica-northeast2 northamerica-south1 southamerica-east1 southamerica-west1
-    us-central1 us-central2 us-east1 us-east4 us-east5 us-east7 us-south1 us-west1 us-west2 us-west3 us-west4
+    us-central1 us-east1 us-east4 us-east5 us-south1 us-west1 us-west2 us-west3 us-west4
     us eu
-""".split())
+"""
 
 _HOSTS = ("aiplatform.googleapis.com", *(f"aiplatform.{area}.rep.googleapis.com" for area in ("us", "eu")),
-          *(f"{region}-aiplatform.googleapis.com" for region in REGIONS))
+          *(f"{region}-aiplatform.googleapis.com" for region in _REGIONS.split()))
 
 _V = "/(?:v1|v1beta1)"
 _PLACE = f"{_V}/projects/[A-Za-z0-9][A-Za-z0-9._:-]*/locations/{SEGMENT}"

@@ -27,14 +27,16 @@ TOKENS = frozenset({
 })
 """Members that hold identifiers or enumerations, in the OpenAI and Anthropic formats."""
 
-ANSWER_TOKENS = TOKENS | {"finish_reason", "native_finish_reason", "system_fingerprint", "request_id", "expires_at"}
-"""The same in answers."""
+ANSWER_TOKENS = TOKENS | {"finish_reason", "native_finish_reason", "system_fingerprint", "request_id", "expires_at",
+                          "severity", "source_type"}
+"""The same in answers (the last two: what Azure's content filters say)."""
 
 BLOBS = frozenset({"data", "file_data", "b64_json", "url", "image_url", "signature", "encrypted_content",
                    "encrypted_index"})
 """Members that may hold base64, bare or as a ``data:`` URL. Any other value of theirs (a web address, say) is text."""
 
-TURNS: Mapping[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant",
+TURNS: Mapping[str, Role] = {"USER": "user", "CHATBOT": "assistant", "SYSTEM": "system", "TOOL": "tool_result",
+                             "system": "system", "developer": "system", "user": "user", "assistant": "assistant",
                              "tool": "tool_result", "function": "tool_result", "model": "assistant"}
 """What ``role`` in a message says."""
 

@@ -42,6 +42,8 @@ class JsonWire:
     """Every answer is a stream: of events, or of the elements of a JSON array."""
     bound: Bound = _NO_BOUND
     media: tuple[bytes, ...] = (b"application/json",)
+    named: str = "model"
+    """The member that names the model."""
 
     def read(self, body: bytes, content_type: bytes) -> Any:
         return read_json(body)
@@ -54,8 +56,8 @@ class JsonWire:
         return done
 
     def model(self, document: Any) -> str:
-        """``model`` of the body, or empty where there is no such string."""
-        value = document.get("model") if isinstance(document, dict) else None
+        """What the body names, or empty where there is no such string."""
+        value = document.get(self.named) if isinstance(document, dict) else None
         return value if isinstance(value, str) else ""
 
     def stream(self, document: Any) -> bool:
