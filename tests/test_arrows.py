@@ -100,6 +100,8 @@ ALLOWED: dict[str, frozenset[str] | set[str]] = {
     "douane.placeholders": {"secrets"}, "douane.redaction": {"placeholders", "providers"}, "douane.rehydrate": {"providers"},
     "douane.restore": {"call", "errors", "providers", "rehydrate"}, "douane.remember": {"call", "providers", "restore"},
     **dict.fromkeys(under("douane.histories"), frozenset({"histories", "errors", "placeholders", "secrets"})),
+    **dict.fromkeys(under("douane.objects"), frozenset(
+        {"objects", "histories", "errors", "placeholders", "call", "coding", "policy", "providers", "verdict"})),
     **dict.fromkeys(under("douane.upstream"), frozenset({"upstream", "call", "coding", "errors", "providers"})),
 }
 

@@ -613,7 +613,9 @@ MODEL = "gpt-4o-mini"
 
 @pytest.fixture(scope="module")
 def policy_text(provider: LocalProvider) -> str:
-    return policy(provider, chain=CHAIN, more="edge: {unknown_operations: allow}")
+    """With the app's own key: a shared one is ``test_objects.py``'s matter."""
+    text = policy(provider, chain=CHAIN, more="edge: {unknown_operations: allow}")
+    return text.replace("credentials:\n  openai: env:REAL_KEY\n", "")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -623,11 +625,12 @@ def keeper(provider: LocalProvider) -> Iterator[Keeper]:
 
 
 @contextlib.contextmanager
-def client(gateway: Gateway, key: str = "app-key") -> Iterator[Any]:
-    """An SDK that is not bound to the process's variables: gateways come and go here."""
+def client(gateway: Gateway, key: str = "") -> Iterator[Any]:
+    """An SDK that is not bound to the process's variables: gateways come and go here. *key*: by which ``bot`` is known."""
     context = ssl.create_default_context(cafile=str(gateway.ca))
-    http = openai.DefaultHttpxClient(proxy=gateway.url, verify=context, trust_env=False)
-    with openai.OpenAI(api_key=key, base_url="https://api.openai.com/v1", max_retries=0, http_client=http) as one:
+    proxy = gateway.url.replace("//", f"//bot:{key}@") if key else gateway.url
+    http = openai.DefaultHttpxClient(proxy=proxy, verify=context, trust_env=False)
+    with openai.OpenAI(api_key="app-key", base_url="https://api.openai.com/v1", max_retries=0, http_client=http) as one:
         yield one
 
 

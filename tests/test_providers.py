@@ -55,7 +55,7 @@ def test_hosts_of_every_record() -> None:
     """What is no AI provider is not claimed; every provider's host is governed or named as not read yet."""
     shared = re.compile(r"localhost:\d+|127\.0\.0\.1:\d+|.*\.snowflakecomputing\.com")
     for record in wire.records():
-        host = wire.url(record).netloc
+        host = wire.url(record).netloc.removesuffix(":443")
         if record["provider"] == "none":
             assert host not in BY_HOST
             assert unparsed(host) is None, host
@@ -66,7 +66,7 @@ def test_hosts_of_every_record() -> None:
 @pytest.mark.parametrize("host", [
     "chatgpt.com", "ab.chatgpt.com", "api.githubcopilot.com", "api.individual.githubcopilot.com", "x.openai.azure.com",
     "jp.api.openai.com", "bedrock-runtime.eu-central-1.amazonaws.com", "bedrock-runtime-fips.us-west-2.amazonaws.com",
-    "vpce-1-a.bedrock-runtime.us-east-1.vpce.amazonaws.com", "api.mistral.ai:443",
+    "vpce-1-a.bedrock-runtime.us-east-1.vpce.amazonaws.com", "api.deepinfra.com:443",
     "mars-north1-aiplatform.googleapis.com"])
 def test_known_ai_hosts_that_are_not_read(host: str) -> None:
     assert unparsed(host)
@@ -90,7 +90,7 @@ def test_hosts_are_canonical_and_in_one_place() -> None:
     ("HEAD", "/v1/models"), ("DELETE", "/v1/models/x"), ("GET", "/v1/models/../files"), ("GET", "/v1/models/.."),
     ("GET", "/v1/models/%2e%2e/files"), ("GET", "/v1/models/a/../files"), ("POST", "/v1/chat/completions\n"),
     ("GET", "/v1/organization/users"),
-    ("GET", "/v1/responses/resp_1")])
+    ("GET", "/v1/responses/resp_1/x")])
 def test_paths_no_row_matches(method: str, path: str) -> None:
     assert TABLE["openai"].operation(method, path) is None
 
@@ -169,7 +169,9 @@ def test_usage_of_every_record_equals_an_independent_reading() -> None:
         assert usage == Usage(
             counts["input_tokens"], counts["output_tokens"], cached_input=counts.get("cache_read_tokens", 0),
             cache_write=counts.get("cache_write_tokens", 0), cache_write_1h=counts.get("cache_write_1h_tokens", 0),
-            reasoning=counts.get("output_reasoning_tokens", 0), web_searches=searches), record["source"]
+            reasoning=counts.get("output_reasoning_tokens", 0), web_searches=searches,
+            input_audio=counts.get("input_audio_tokens", 0),
+            output_audio=counts.get("output_audio_tokens", 0)), record["source"]
         seen[stream] += 1
     assert seen[False] > 550
     assert seen[True] > 120

@@ -50,3 +50,5 @@ class Chain:
     """The policy files it was read from, for the banner and ``check``."""
     ca: str = ""
     """Path of a PEM file with the roots trusted for providers without their own; empty for the system's."""
+    laws: tuple[Entry, ...] = ()
+    """What acts after the entries on every call, and stands in no policy file (``objects/law.py``)."""

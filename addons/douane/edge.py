@@ -1,8 +1,8 @@
 """The door's decisions, pure: which hosts are governed, which are tunnelled, which addresses may be dialled.
 
-Law 3: names are compared as exact, canonical names; a suffix stands for one label more. A governed name on a port that is not its own is refused, not
-tunnelled. A tunnel gives a client nothing that it could not reach itself; our own listeners and the clouds' metadata
-services are reachable through no tunnel.
+Law 3: names are compared as exact, canonical names; a suffix stands for one label more. A governed name on a port that
+is not its own is refused, not tunnelled. A tunnel gives a client nothing that it could not reach itself; our own
+listeners and the clouds' metadata services are reachable through no tunnel.
 """
 
 import ipaddress
@@ -42,8 +42,8 @@ class EdgeRules:
     unknown_hosts: Literal["tunnel", "deny"] = "tunnel"
     unknown_operations: Literal["deny", "allow"] = "deny"
     unparsed_ai_hosts: Literal["deny", "tunnel"] = "deny"
-    uninspectable: Literal["allow"] = "allow"
-    """``deny`` is refused at load until something acts on it: a rule that does nothing is worse than none."""
+    uninspectable: Literal["allow", "deny"] = "allow"
+    """Images, audio, PDF, files, token ids, remote addresses; recorded either way."""
     max_body: int = 32 * 1024 * 1024
     """Bytes, of a request body both as sent and decoded, and of an answer that must be held whole. YAML: ``32MB``."""
 

@@ -27,7 +27,7 @@ _DIRECT = "localhost,127.0.0.1,::1"
 _NODE_SHIM = Path(__file__).parent / "node" / "proxy.cjs"
 """Node before 22.21 / 24.5 ignores the proxy variables; the shim gives its https and fetch a CONNECT tunnel."""
 _KEYS = MappingProxyType({"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY",
-                          "bedrock": "AWS_BEARER_TOKEN_BEDROCK"})
+                          "google": "GEMINI_API_KEY", "bedrock": "AWS_BEARER_TOKEN_BEDROCK"})
 DUMMY_KEY = "douane-puts-the-real-key-in"
 """The SDKs refuse to start without a key; this one says what becomes of it and opens nothing."""
 

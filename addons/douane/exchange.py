@@ -16,7 +16,7 @@ from typing import Any
 
 from douane.answer import AnswerPipe, Capture
 from douane.audit import record
-from douane.call import Call, Ended, Finding, Headers, Outcome
+from douane.call import Call, Ended, Finding, Headers, Outcome, Usage
 from douane.chain import Chain, Entry
 from douane.echo import EchoMask
 from douane.errors import DENIALS, RefusedError
@@ -25,6 +25,7 @@ from douane.logs import where
 from douane.policy import BodyFilter
 from douane.providers.base import Meter, Operation, Provider, Reading, query_keys
 from douane.providers.framing import Framing, framing_of
+from douane.unsearched import declare
 from douane.verdict import Allow, Deny, Rewrite, Verdict
 from douane.waiting import at_once_or_within, is_cancelled
 
@@ -34,6 +35,8 @@ log = logging.getLogger("douane.exchange")
 
 ADMIT_SECONDS = 10.0
 """What one policy may take to judge one call, and to settle it."""
+MOST_FINDINGS = 1000
+"""Of one turn of a session, whose frames nobody counts."""
 _REQUEST_IDS = (b"x-request-id", b"request-id", b"x-amzn-requestid")
 _NO_READING = Reading()
 
@@ -65,6 +68,7 @@ class Exchange:
     def __init__(self, gate: Gate, provider: Provider, operation: Operation | None, call: Call) -> None:
         self.gate = gate
         self.chain: Chain = gate.chain
+        self._entries = (*self.chain.entries, *self.chain.laws)
         self.provider = provider
         self.operation = operation
         self.call = call
@@ -101,11 +105,45 @@ class Exchange:
         """Judge the whole *call* by the remaining entries, make the filters for its answer, then make the intent
         durable. Raises AuditUnavailableError."""
         self.call = call
-        denial = await self._judge(head_only=False) or self._unsigned(call.body) or self._prepare()
-        if denial is None and self.gate.log is not None:
+        denial = self._declare() or await self._judge(head_only=False) or self._unsigned(call.body) or self._prepare()
+        if denial is None:
+            await self.intend()
+        return denial
+
+    async def judge_frame(self, call: Call, *, asks: bool) -> Deny | None:
+        """Judge one frame of a WebSocket session by the whole chain; the entries that hold what an answer costs only where
+        the frame *asks* for one. :meth:`intend` follows, once all is there that is asked with."""
+        self.call = call
+        self._judged = 0
+        before = len(self._findings)
+        denial = self._declare() or await self._judge(head_only=False, asks=asks)
+        new = [one for one in self._findings[before:] if one not in self._findings[:before]]
+        self._findings[before:] = new[:max(0, MOST_FINDINGS - before)]
+        return denial
+
+    async def intend(self) -> None:
+        """Make the intent durable. Raises AuditUnavailableError."""
+        if self.gate.log is not None:
             request = await self._request()
             await self._append(self.gate.log, record.intent(
                 self.call, self.chain.revision, self._findings, reserved_usd=self._reserved, request=request))
+
+    def session_filters(self) -> tuple[BodyFilter, ...] | Deny:
+        """Filters for what the provider says in a session from now on, made for ``call``: the caller's, not this
+        exchange's."""
+        denial = self._prepare()
+        filters, self._filters = self._filters, ()
+        return denial or filters
+
+    def _declare(self) -> Deny | None:
+        """What of the body cannot be searched, before a policy takes anything from it."""
+        wire = self.operation.wire if self.operation is not None else None
+        if wire is None or self.call.document is None:
+            return None
+        findings, denial = declare(wire.unseen(self.call.document), self.chain.edge.uninspectable)
+        self._findings.extend(findings)
+        if denial is not None:
+            self.refuse("edge", denial)
         return denial
 
     def _unsigned(self, body: bytes) -> Deny | None:
@@ -122,13 +160,15 @@ class Exchange:
         """A refusal from outside the chain: the door, the body reader, the relay."""
         self.denial = (by, denial)
 
-    async def _judge(self, *, head_only: bool) -> Deny | None:
-        entries = self.chain.entries
+    async def _judge(self, *, head_only: bool, asks: bool = True) -> Deny | None:
+        entries = self._entries
         while self._judged < len(entries):
             entry = entries[self._judged]
             if head_only and (entry.traits.needs_body or entry.when is not None):
                 return None
             self._judged += 1
+            if entry.traits.per_answer and not asks:
+                continue
             try:
                 denial = await at_once_or_within(ADMIT_SECONDS, self._ask(entry))
             except TimeoutError:
@@ -185,7 +225,7 @@ class Exchange:
     def _prepare(self) -> Deny | None:
         """Make the answer's filters, in the reverse of the chain's order, as the answer travels back."""
         filters = []
-        for entry in reversed(self.chain.entries):
+        for entry in reversed(self._entries):
             make: Callable[[Call], BodyFilter | None] | None = getattr(entry.policy, "filter", None)
             if make is None:
                 continue
@@ -214,6 +254,11 @@ class Exchange:
     def ended_by_itself(self) -> bool:
         """Whether the stream's own end marker has been fed: the app will read no further."""
         return self._meter is not None and self._meter.ended
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the answer has told of it so far."""
+        return None if self._meter is None else self._meter.reading().usage
 
     @property
     def forwarded(self) -> bool:
@@ -354,7 +399,7 @@ class Exchange:
 
     async def _settle(self, result: Outcome) -> None:
         """Every policy that began, in reverse; one that fails is recorded and does not keep the others from theirs."""
-        for entry in reversed(self.chain.entries[: self._judged]):
+        for entry in reversed(self._entries[: self._judged]):
             settle = getattr(entry.policy, "settle", None)
             if settle is None:
                 continue

@@ -216,7 +216,7 @@ def _root(path: str) -> str:
 def _unversioned(row: Operation) -> Operation:
     """The row below a root: gateways put theirs before ``/v1`` or in place of it."""
     pattern = row.path.pattern
-    return replace(row, path=re.compile(f"(?:/v1)?{pattern[3:]}")) if pattern.startswith("/v1/") else row
+    return replace(row, path=re.compile(f"(?:/v1)?{pattern[3:]}")) if pattern.startswith(("/v1/", "/v1(")) else row
 
 
 def _no_host(host: str) -> str:

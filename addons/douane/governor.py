@@ -21,7 +21,9 @@ from douane.exchange import Exchange
 from douane.gate import Gate
 from douane.intake import Arrival, open_call, read_call, unread
 from douane.logs import where
+from douane.providers.offlimits import is_off_limits
 from douane.relay import Forward
+from douane.session import Session
 from douane.verdict import Deny
 
 __all__ = ["DISCONNECT", "AnswerCutError", "Departure", "Door", "Governor"]
@@ -70,10 +72,21 @@ class Governor:
         arrival = self.door(self.gate.chain, scope) if scope["type"] in ("http", "websocket") else None
         if arrival is None:
             await self.app(scope, receive, send)
-        elif scope["type"] == "websocket":  # nothing here reads frames yet: refused, never passed
-            await send({"type": "websocket.close", "code": 1008, "reason": "not inspected here"})
+        elif scope["type"] == "websocket":
+            await self._converse(Session(self.gate, arrival, scope, receive, send))
         else:
             await _Passage(self, arrival, scope, receive, send).run()
+
+    async def _converse(self, session: Session) -> None:
+        try:
+            await session.run(self.app)
+        except asyncio.CancelledError:
+            await session.end("stopped")
+            raise
+        except Exception as error:  # noqa: BLE001 - the host's outermost guard: nothing unforeseen is a pass
+            if not isinstance(error, RefusedError):
+                log.error("a governed session failed: %s", where(error), extra={"douane_id": session.head.call.id})
+            await session.fail(error)
 
 
 class _Passage:
@@ -147,6 +160,9 @@ class _Passage:
         edge = exchange.chain.edge
         if (why := unread(exchange.call)) is not None:
             return self._refuse("edge", "operation_not_allowed", why)
+        if is_off_limits(arrival.provider, exchange.call.path):
+            return self._refuse("edge", "operation_not_allowed",
+                                "a provider's organisation and admin endpoints are reached by nobody through this gateway")
         if exchange.operation is None and edge.unknown_operations == "deny":
             return self._refuse("edge", "operation_not_allowed",
                                 f"{exchange.call.method} {exchange.call.path[:100]} is not an operation that is inspected here")

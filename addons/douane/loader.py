@@ -21,11 +21,14 @@ from douane.errors import ConfigError
 from douane.folder import Document, read_folder
 from douane.histories.base import Shelf
 from douane.ledger.till import Till
+from douane.objects.base import Register
+from douane.objects.law import Ownership
 from douane.people import People, Tokens, Vaulted
 from douane.placeholders import DataKey
 from douane.policy import Setting, Wires, registry, traits
 from douane.pricerules import Rules, read_prices
 from douane.providers.base import Provider, Wire
+from douane.providers.google import GoogleFamily
 from douane.providers.table import builtin
 from douane.schema import read, read_fields
 from douane.source import Items, Node, Place, Problems, Table, kind, suggest
@@ -61,10 +64,10 @@ class Loaded:
 
 def load(folder: Path, *, environ: Mapping[str, str] = os.environ, tokens: Tokens | None = None,
          providers: Mapping[str, Provider] | None = None, till: Till | None = None,
-         data_key: DataKey | None = None, shelf: Shelf | None = None) -> Loaded:
+         data_key: DataKey | None = None, shelf: Shelf | None = None, register: Register | None = None) -> Loaded:
     """Read the ``*.yaml`` of *folder*. *tokens*: the one-run tokens that outlast a reload. *providers*: in place of the
     built-in table. *till*: where policies find the ledger once it is open; nothing is opened here. *data_key*: the
-    gateway's own, likewise; *shelf*: the store of histories, likewise.
+    gateway's own, likewise; *shelf*: the store of histories, *register*: that of objects, likewise.
 
     Raises ConfigError with a line for every mistake."""
     problems = Problems()
@@ -87,9 +90,16 @@ def load(folder: Path, *, environ: Mapping[str, str] = os.environ, tokens: Token
     proxy, roots = _proxy(document, problems), _roots(document, folder, problems)
     _check_ledger(document, problems)
     problems.raise_any()
-    chain = Chain(document.revision(), entries, edge, hosts, audit, document.files, roots)
+    laws = _laws(table, Register() if register is None else register)
+    chain = Chain(document.revision(), entries, edge, hosts, audit, document.files, roots, laws)
     return Loaded(chain, people, vault, MappingProxyType(table), prices, proxy, roots, people.beyond_loopback,
                   vault.providers, frozenset(references.variables))
+
+
+def _laws(table: Mapping[str, Provider], register: Register) -> tuple[Entry, ...]:
+    google = frozenset(name for name, provider in table.items() if isinstance(provider.family, GoogleFamily))
+    law = Ownership(register, google)
+    return (Entry("objects", law, traits(Ownership)),)
 
 
 def _wires(table: Mapping[str, Provider]) -> Wires:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from douane.asgi import Message, Receive, Scope, Send
 from douane.call import Credential, Outgoing, Signer, Target
 from douane.errors import UpstreamError
+from douane.relay_socket import converse
 from douane.upstream.pool import Pool
 
 __all__ = ["Forward", "Relay"]
@@ -35,6 +36,9 @@ class Relay:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         forward: Forward = scope["state"]["forward"]
+        if scope["type"] == "websocket":
+            await converse(self._pool, forward.target, forward.credential, scope, receive, send)
+            return
         path: bytes = forward.target.base_path.encode() + scope["raw_path"]
         if scope["query_string"]:
             path += b"?" + scope["query_string"]

@@ -4,13 +4,13 @@ Law: it changes no byte: what leaves is what the filter within it gave. In a str
 that what is kept under it is on its way to the disk while the text still comes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jiter
 
 from douane.call import Headers
+from douane.providers.framing import Frame, Splitter, framing_of
 from douane.providers.kept import answer_name
-from douane.providers.sse import Event, Splitter
 from douane.restore import RestoreFilter
 
 __all__ = ["Remembering"]
@@ -35,8 +35,9 @@ class Remembering:
         """The answer is a document, which *inner* gives when it is whole."""
 
     def headers(self, headers: Headers) -> Headers:
-        if any(name == b"content-type" and value.lower().startswith(b"text/event-stream") for name, value in headers):
-            self._splitter = Splitter()
+        framing = framing_of(next((value for name, value in headers if name == b"content-type"), b""))
+        if framing is not None:
+            self._splitter = framing.splitter()
         else:
             self._whole = True
         return self._inner.headers(headers)
@@ -52,7 +53,7 @@ class Remembering:
             self._look(rest)
         return rest
 
-    def _listen(self, events: list[Event]) -> None:
+    def _listen(self, events: Sequence[Frame]) -> None:
         for event in events:
             self._left -= bool(event.data)
             if self._look(event.data) or self._left == 0:

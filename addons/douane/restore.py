@@ -22,6 +22,8 @@ __all__ = ["ANSWER_LIMIT", "RestoreFilter"]
 
 ANSWER_LIMIT = 64 * 1024 * 1024
 """Bytes of a JSON answer, which must be whole before its strings can be told."""
+_PASSED = 256 * 1024
+"""Bytes of frames that wait unread."""
 _MARKS = ("<", "u003")
 """What each form of a placeholder holds."""
 
@@ -32,7 +34,8 @@ class RestoreFilter:
 
     Raises RefusedError ``too_large``."""
 
-    __slots__ = ("_array", "_channels", "_deltas", "_held", "_json_text", "_last", "_parts", "_restorer", "_splitter")
+    __slots__ = ("_array", "_channels", "_deltas", "_held", "_json_text", "_last", "_parts", "_passed", "_restorer", "_size",
+                 "_splitter", "_waiting")
 
     rewrites = True
 
@@ -47,6 +50,12 @@ class RestoreFilter:
         self._held = 0
         self._channels: dict[Channel, Piecewise] = {}
         self._last: dict[Channel, tuple[Frame, list[Delta]]] = {}
+        self._waiting = False
+        """Whether a text waits for its next piece."""
+        self._passed: list[Frame] = []
+        """Frames that left as they came, unread: read before the first one that may hold something, for it is in the texts
+        that they are pieces of that a placeholder stands."""
+        self._size = 0
 
     def headers(self, headers: Headers) -> Headers:
         kind = next((value.lower() for name, value in headers if name == b"content-type"), b"")
@@ -83,6 +92,20 @@ class RestoreFilter:
         data = frame.data
         if not data:
             return frame.raw
+        if b"<" not in data and b"u003" not in data and b"\\\\" not in data:
+            if not self._waiting and len(data) < _PASSED - self._size:  # nothing of it is a placeholder's, nor may become one
+                self._passed.append(frame)
+                self._size += len(data)
+                return frame.raw
+        if self._passed:
+            passed, self._passed, self._size = self._passed, [], 0
+            for one in passed:
+                self._read(one, one.data)
+        out = self._read(frame, data)
+        self._waiting = any(channel.held for channel in self._channels.values())
+        return out
+
+    def _read(self, frame: Frame, data: bytes) -> bytes:
         document = _parsed(data)
         deltas = self._deltas.pieces(document)
         over = self._deltas.ends(document)

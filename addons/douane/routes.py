@@ -63,7 +63,8 @@ class Routes:
         keys = [route.key for route in routes]
         if twice := next((key for key in keys if keys.count(key) > 1), None):
             raise ConfigError(f"routes: {twice!r} is given twice")
-        return cls(tuple(sorted(routes, key=lambda route: -len(route.key))), tuple(one for one in providers.values() if not one.free))
+        return cls(tuple(sorted(routes, key=lambda route: -len(route.key))),
+                   tuple(one for one in providers.values() if not one.free))
 
     def find(self, method: str, path: str, raw: str, *, unknown_pass: bool) -> Place | None:
         """The call that a request for *path* (decoded) is; None where it is the app's alone. *raw*: the same path as the
@@ -136,7 +137,7 @@ def _route(key: str, name: str, providers: Mapping[str, Provider]) -> _Route:
     provider = providers[name]
     ends = (path[at:] for at, character in enumerate(path) if character == "/")
     own = next((end for end in ends if _has(provider.operations, end)), "")
-    if not own and path and any(row.path.pattern.startswith(f"{path}/") for row in provider.operations):
+    if not own and path and any(row.path.pattern.startswith((f"{path}/", f"{path}(")) for row in provider.operations):
         raise ConfigError(f"routes: {key!r}: {name}'s own paths begin so, and are governed without being named; name what "
                           "stands before them ('/' for the whole app), or one of them")
     return _Route(path, provider, own)

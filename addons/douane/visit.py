@@ -38,6 +38,9 @@ class Visit:
 
     async def run(self, gate: Gate, door: Door, receive: Receive, send: Send) -> None:
         """Raises what the app raised, once the client has its answer: that is for the server's log."""
+        if self._scope["type"] == "websocket":  # frames are read at the other doors only: refused, never passed
+            await send({"type": "websocket.close", "code": 1008, "reason": "not inspected here"})
+            return
         headers = [(bytes(name).lower(), bytes(value)) for name, value in self._scope["headers"]]
         scope = {**self._scope, "headers": headers, "query_string": self._scope.get("query_string", b"")}
         try:

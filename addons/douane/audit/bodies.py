@@ -43,6 +43,11 @@ _WORD = re.compile(r"[a-z_]{1,64}|.{0,5}|[A-Za-z_ .,;!?'/()-]{1,19}", re.DOTALL)
 """What no entity and no secret can be: they have a digit or an ``@``, or are longer."""
 _MEMBER = 256
 """Characters of a member's value up to which its name may tell that it is a secret."""
+_LONG = 10**6
+"""A whole number of seven digits may be a phone's or a person's; arguments of tools have those as numbers."""
+_MEASURE = re.compile(r"_at$|_?time|date|created|expires|updated|deadline|token|count|total|duration|bytes|size|seed|max|min|"
+                      r"limit|budget|latency|offset|^usage$", re.IGNORECASE)
+"""In the name of a member whose number is a moment or a measure."""
 _ID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|(?:req_)?[0-9a-f]{24,32}|[a-z_/]{1,64}")
 """A name that is no more than one: what request ids look like, and words."""
 _TELLING = re.compile(r"pass|pwd|secret|token|key|auth|cred|kennwort", re.IGNORECASE)
@@ -204,7 +209,8 @@ def _without_logprobs(document: Any) -> Any:
 
 
 def _strings(document: Any) -> Iterator[tuple[Place, str]]:
-    """Every string of *document* that could hold something. Iterative: depth costs no stack."""
+    """Every string of *document* that could hold something, and every whole number that could be somebody's. Iterative: depth
+    costs no stack."""
     tasks: list[tuple[tuple[str | int, ...], Any]] = [((), document)]
     while tasks:
         path, value = tasks.pop()
@@ -217,8 +223,16 @@ def _strings(document: Any) -> Iterator[tuple[Place, str]]:
                     yield ((*path, key), True), key
                 if isinstance(item, (dict, list)) or (isinstance(item, str) and item not in _quiet):
                     tasks.append(((*path, key), item))
+                elif type(item) is int and _is_long(item) and _MEASURE.search(key) is None:
+                    yield ((*path, key), False), str(item)
         elif isinstance(value, list):
             tasks.extend(((*path, at), item) for at, item in enumerate(value) if isinstance(item, (str, dict, list)))
+            yield from ((((*path, at), False), str(item)) for at, item in enumerate(value)
+                        if type(item) is int and _is_long(item))
+
+
+def _is_long(number: int) -> bool:
+    return not -_LONG < number < _LONG
 
 
 _quiet: set[str] = set()

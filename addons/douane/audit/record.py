@@ -16,7 +16,7 @@ __all__ = ["event", "intent", "names", "outcome", "renamed", "unknown"]
 
 
 _KNOWN = ("id", "revision", "principal", "provider", "operation", "model", "host", "method", "path", "stream",
-          "client_request_id", "findings", "reserved_usd")
+          "client_request_id", "session", "findings", "reserved_usd")
 
 
 _RARE = ("cache_write_1h", "web_searches", "file_searches", "input_audio", "cached_audio", "output_audio", "input_image",

@@ -23,6 +23,8 @@ from douane.histories.sqlite import SqliteHistories
 from douane.ledger.sqlite import SqliteLedger
 from douane.ledger.till import Till
 from douane.loader import Loaded, load, tls_names
+from douane.objects.base import Register
+from douane.objects.store import SqliteObjects
 from douane.people import Tokens
 from douane.placeholders import DataKey
 from douane.places import Places, node_name, private_folder
@@ -50,12 +52,15 @@ class Office:
     scribe: Scribe | None = None
     """Writes bodies into the audit log; None: it holds none, whatever its level."""
     shelf: Shelf = field(default_factory=Shelf)
+    register: Register = field(default_factory=Register)
+    """Where it is found who made which stored object."""
     histories: SqliteHistories | None = None
     """On the shelf; None: nothing can be kept of a history."""
 
     def load(self, policies: Path) -> Loaded:
         """The folder read anew, for the same people, ledger and keys. Raises ConfigError."""
-        return load(policies, tokens=self.tokens, till=self.till, data_key=self.data_key, shelf=self.shelf)
+        return load(policies, tokens=self.tokens, till=self.till, data_key=self.data_key, shelf=self.shelf,
+                    register=self.register)
 
     def adopt(self, gate: Gate, loaded: Loaded) -> None:
         """Swap: exchanges that open from now on have the new chain and prices."""
@@ -137,8 +142,8 @@ def open_house(places: Places) -> House:
 def open_office(policies: Path, data: Path, *, workers: int = 1) -> Office:
     """The policies of one folder over the files of another. *workers*: how many processes may share the data folder, each
     with a chain of records of its own. Nothing stays open where it fails. Raises ConfigError, EnvironmentFailedError."""
-    tokens, till, data_key, shelf = Tokens(), Till(), DataKey(), Shelf()
-    loaded = load(policies, tokens=tokens, till=till, data_key=data_key, shelf=shelf)
+    tokens, till, data_key, shelf, register = Tokens(), Till(), DataKey(), Shelf(), Register()
+    loaded = load(policies, tokens=tokens, till=till, data_key=data_key, shelf=shelf, register=register)
     private_folder(data)
     data_key.give(open_data_key(data / "secret.key"))
     prices = Prices.open(data, price_lists(loaded), overrides(loaded))
@@ -154,8 +159,10 @@ def open_office(policies: Path, data: Path, *, workers: int = 1) -> Office:
         if closed:
             log.warning("calls of a gateway that died were closed as unknown", extra={"calls": closed})
         till.ledger, till.prices, shelf.histories = ledger, prices, histories
+        register.give(SqliteObjects(histories, data_key))
         undo.pop_all()
-    return Office(loaded, tokens, prices, audit, till, ledger, data_key, Scribe(data_key, Scanner(Wanted())), shelf, histories)
+    return Office(loaded, tokens, prices, audit, till, ledger, data_key, Scribe(data_key, Scanner(Wanted())), shelf,
+                  register, histories)
 
 
 def open_log(folder: Path, node: str, workers: int) -> AuditLog:

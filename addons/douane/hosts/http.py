@@ -9,6 +9,7 @@ from typing import Any
 from douane.edge import split_authority
 from douane.governor import DISCONNECT, Departure
 from douane.hosts.internals import Config, HttpToolsProtocol, ServerState
+from douane.hosts.sockets import MAX_MESSAGE, WebSocketProtocol
 
 __all__ = ["HttpProtocol", "HttpServer"]
 
@@ -16,6 +17,8 @@ MAX_HEAD = 64 * 1024
 """Bytes of request line and header fields."""
 MAX_FIELDS = 200
 KEEP_ALIVE_SECONDS = 75
+PONG_SECONDS = 60.0
+"""For the answer to a ping, of which a WebSocket's client gets one every 20 s."""
 STALLED_SECONDS = 60.0
 """A connection with an unfinished request, or none yet, is closed after this long without a byte."""
 
@@ -76,9 +79,22 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_size = 0
         super().on_headers_complete()
         self.headers = []  # of trailers: they must not join the headers of a request that may have been judged
-        if self.parser.should_upgrade():  # we upgrade nothing: what follows the head is no HTTP
+        if self.parser.should_upgrade() and not self._should_upgrade():  # what follows the head is no HTTP
             self.cycle.keep_alive = False
             self._deaf = True
+
+    def _should_upgrade(self) -> bool:
+        """To a WebSocket, in answer to the one request there is, and inside a tunnel or on a port of our own: through a plain
+        proxy it is asked for by CONNECT."""
+        busy = self.cycle is not None and not self.cycle.response_complete
+        return not self._absolute and not busy and self.parser.get_method() == b"GET" and super()._should_upgrade()
+
+    def handle_websocket_upgrade(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._deaf = True
+        self.app_state = self.scope["state"]
+        super().handle_websocket_upgrade()
 
     def on_body(self, body: bytes) -> None:
         self._head_size = 0  # what is counted from here are trailers
@@ -144,9 +160,10 @@ class HttpServer:
     """Everything uvicorn's protocol needs, made once: configuration, state of all connections."""
 
     def __init__(self, app: Any) -> None:
-        self.config = Config(app, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False,
+        self.config = Config(app, http="httptools", ws=WebSocketProtocol, lifespan="off", log_config=None, access_log=False,
                              server_header=False, date_header=False, proxy_headers=False, interface="asgi3",
-                             timeout_keep_alive=KEEP_ALIVE_SECONDS)
+                             timeout_keep_alive=KEEP_ALIVE_SECONDS, ws_max_size=MAX_MESSAGE, ws_per_message_deflate=False,
+                             ws_ping_timeout=PONG_SECONDS)
         self.config.load()
         self.state = ServerState()
 

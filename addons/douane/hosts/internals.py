@@ -12,6 +12,8 @@ mitmproxy 12.2
 
 uvicorn 0.54: ``HttpToolsProtocol(config, server_state, app_state)`` is an ``asyncio.Protocol`` that runs on any transport;
 ``app_state`` becomes ``scope["state"]``; ``RequestResponseCycle.disconnected``; ``ServerState.connections`` and ``.tasks``.
+``WebSocketsSansIOProtocol`` runs on the same transport after ``handle_websocket_upgrade``; ``conn``, ``frames``,
+``read_paused``, ``handle_cont``, ``handle_parser_exception``.
 """
 
 from mitmproxy import connection, tls
@@ -29,11 +31,12 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.version import VERSION as MITMPROXY_VERSION
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
 __all__ = ["MITMPROXY_SERIES", "MITMPROXY_VERSION", "AsyncioServerInstance", "ClientTLSLayer", "Config",
            "ConnectionState", "Context", "HttpToolsProtocol", "Master", "Options", "OptionsError",
            "ProxyConnectionHandler", "ProxyMode", "Proxyserver", "ServerState", "commands", "connection", "events",
-           "layer", "parse_client_hello", "server_hooks", "starts_like_tls_record", "tls"]
+           "WebSocketsSansIOProtocol", "layer", "parse_client_hello", "server_hooks", "starts_like_tls_record", "tls"]
 
 MITMPROXY_SERIES = "12.2."

@@ -13,7 +13,7 @@ when it ends.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from douane.call import Call, Outcome
 from douane.errors import ConfigError
@@ -76,6 +76,8 @@ type _Limit = Annotated[Limit, Spelled(parse_limit, "50 USD/day")]
 @dataclass(frozen=True, slots=True)
 class Budget:
     """Hold what a call can cost, against one limit or several, and refuse what does not fit."""
+
+    per_answer: ClassVar[bool] = True
 
     per: Literal["principal", "team", "org"]
     limit: _Limit | tuple[_Limit, ...]

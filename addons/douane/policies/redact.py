@@ -20,7 +20,7 @@ from douane.detect import DEFAULT_ENTITIES, Scanner, Wanted
 from douane.histories.base import NOTHING, History, Name, Shelf, durable
 from douane.placeholders import DataKey, Minter
 from douane.policy import BodyFilter, Setting, Wires, policy
-from douane.providers.base import Position, Wire
+from douane.providers.base import Wire
 from douane.providers.deltas import COMMON
 from douane.providers.edit import Place
 from douane.providers.kept import conversations, goes_on_from, is_kept
@@ -29,21 +29,12 @@ from douane.rehydrate import Restorer, hosts_in
 from douane.remember import Remembering
 from douane.restore import RestoreFilter
 from douane.secrets import Originals
+from douane.shown import PLACES, shown
 from douane.units import Spelled, parse_duration
 from douane.verdict import ALLOW, Allow, Deny, Rewrite, Verdict
 
 __all__ = ["Redact"]
 
-_KNOWN = frozenset({
-    "arguments", "content", "context", "description", "developer", "document", "documents", "function", "function_call",
-    "functions", "input", "input_schema", "instructions", "json_schema", "mcp_servers", "messages", "metadata", "name",
-    "output", "output_config", "output_format", "parameters", "prediction", "prompt", "refusal", "response_format", "schema",
-    "source", "stop", "stop_sequences", "summary", "system", "text", "thinking", "title", "tool_calls", "tool_choice", "tools",
-    "url", "user", "user_id", "variables",
-})
-"""Members that a finding's place may name; another key may be the user's own and is shown as ``*``."""
-_PLACES = 20
-"""Places that one finding names."""
 _OF_THE_BYTES = frozenset({b"content-encoding", b"content-md5", b"digest", b"content-digest"})
 _ASKING = frozenset({"system", "user"})
 """Whose word counts for where a value may go. A page that a tool has read names hosts too, and so does the model in the
@@ -139,12 +130,12 @@ class _Redact:
             written = text.write([next(spans) for _ in text.scanned], put)
             for kind in written.types:
                 counts[kind] += 1
-                places.setdefault(kind, {})[_place(position)] = None
+                places.setdefault(kind, {})[shown(position.path, key=position.key)] = None
             if written.text != text.text and not position.sealed:
                 changes[position.path, position.key] = written.text
         if not counts:
             return ALLOW
-        findings = tuple(Finding("redact", kind, count, tuple(places[kind])[:_PLACES])
+        findings = tuple(Finding("redact", kind, count, tuple(places[kind])[:PLACES])
                          for kind, count in sorted(counts.items()))
         if not changes:
             return Allow(findings)
@@ -206,13 +197,6 @@ def _rewritten(call: Call, wire: Wire, changes: Mapping[Place, str], originals: 
     headers = tuple(header for header in call.headers if header[0] not in _OF_THE_BYTES)
     model = wire.model(document) or call.model
     return replace(call, headers=headers, body=body, document=document, model=model, originals=originals)
-
-
-def _place(position: Position) -> str:
-    """``$.messages[0].content``."""
-    path = position.path[:-1] if position.key else position.path
-    shown = ["$", *(f"[{one}]" if isinstance(one, int) else f".{one if one in _KNOWN else '*'}" for one in path)]
-    return "".join([*shown, ".*~"] if position.key else shown)
 
 
 def _asks_for_json(document: Any) -> bool:

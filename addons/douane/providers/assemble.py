@@ -150,6 +150,8 @@ class AssembleChat:
     def _choice(self, held: dict[str, Any], choice: dict[str, Any]) -> None:
         """Texts are joined, lists of ``logprobs`` too; what else a choice holds is said whole."""
         delta = choice.pop("delta", None)
+        if delta is not None:
+            choice.pop("message", None)  # Writer's, the same once more
         if type(delta) is dict and type(held.get("delta")) is dict:
             merge(held["delta"], delta)
         elif delta is not None:

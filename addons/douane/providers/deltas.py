@@ -101,7 +101,7 @@ def ends(document: Any) -> list[Channel]:
 
 def _of_choice(at: int, choice: dict[str, Any]) -> Iterator[Delta]:
     channel: Channel = ("choice", _index(choice, at))
-    for name in ("delta", "text"):  # `text`: legacy completions
+    for name in ("delta", "text", "message"):  # `text`: legacy completions; `message`: Writer's, the same once more
         yield from _leaves(("choices", at, name), (*channel, name), choice.get(name))
 
 

@@ -49,9 +49,9 @@ def _rows(operations: Iterable[Operation]) -> list[str]:
 
 
 def _path(one: Operation) -> str:
-    """The pattern as a person writes it: ``/model/{model}/converse``; what may be left out in brackets."""
+    """The pattern as a person writes it: ``/model/{model}/converse``; what may be left out has a question mark."""
     shown = _shown(one.path.pattern.replace("\\", "").removeprefix("(?i)"))
-    while (shorter := re.sub(r"\{id\}(?:\{id\}|\[\{id\}\])|\{id\}\{id\}", "{id}", shown)) != shown:
+    while (shorter := re.sub(r"\{id\}(?:\{id\}|\(\{id\}\)\?)|\{id\}\{id\}", "{id}", shown)) != shown:
         shown = shorter
     return shown.replace("|", "¦")
 
@@ -65,7 +65,7 @@ def _shown(text: str) -> str:
             if not inner.startswith(("?!", "?=")):
                 shown = "{model}" if inner.startswith("?P<") else _shown(inner.removeprefix("?:"))
                 alternatives = "|" in shown and least != 0 and not shown.startswith("{")
-                out += f"[{shown}]" if least == 0 else f"({shown})" if alternatives else shown
+                out += f"({shown})?" if least == 0 else f"({shown})" if alternatives else shown
         elif text[at] == "[":
             _, at = _repeated(text, text.index("]", at + 2) + 1)
             out += "{id}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import orjson
 
-__all__ = ["Path", "Place", "Token", "quoted", "replace_once", "rewrite", "rewrite_bytes", "strings_with", "tokens"]
+__all__ = ["Path", "Place", "Token", "put", "quoted", "replace_once", "rewrite", "rewrite_bytes", "strings_with", "tokens"]
 
 type Path = tuple[str | int, ...]
 """Object keys and array indexes from the root, as in ``providers.base.Position.path``."""
@@ -180,3 +180,55 @@ def _written(text: str) -> bytes:
 
 def _plain(token: str) -> str:
     return str(json.loads(token)) if "\\" in token else token[1:-1]
+
+
+def put(body: bytes, path: Path, value: bytes) -> bytes:
+    """*body* (UTF-8, a JSON object, its names unique) with the JSON *value* at *path*, which is names all along: in place of
+    what stands there; else as the first member of the last object on the way, the missing ones made. Every other byte stays.
+    Raises ValueError where something else than an object (or null) is in the way."""
+    text, at = body.decode(), 0
+    at = text.find("{")
+    if at < 0 or text[:at].strip():
+        raise ValueError("the body is no JSON object")
+    for index, name in enumerate(path):
+        made = value.decode()
+        for step in reversed(path[index + 1:]):
+            made = f"{{{quoted(str(step))}:{made}}}"
+        found = _member(text, at, str(name))
+        if found is None:
+            comma = "" if text[at + 1:].lstrip().startswith("}") else ","
+            return f"{text[:at + 1]}{quoted(str(name))}:{made}{comma}{text[at + 1:]}".encode()
+        start, end = found
+        if index == len(path) - 1 or text[start:end] == "null":
+            return (text[:start] + made + text[end:]).encode()
+        if text[start] != "{":
+            raise ValueError(f"{name} is no object")
+        at = start
+    raise ValueError("no path")
+
+
+def _member(text: str, at: int, name: str) -> tuple[int, int] | None:
+    """Where the value of *name* stands in the object that begins at *at*."""
+    depth, naming, meant, start = 0, True, False, -1
+    for match in _TOKEN.finditer(text, at):
+        first = text[match.start()]
+        if first in "}]":
+            depth -= 1
+            if not depth:
+                return None
+        elif first in ",:":
+            if depth == 1:
+                naming = first == ","
+            continue
+        elif depth == 1 and naming:
+            meant = _plain(match[0]) == name
+            continue
+        elif meant and depth == 1:
+            start = match.start()
+        if first in "{[":
+            depth += 1
+            if depth == 1:
+                continue
+        if start >= 0 and depth == 1:
+            return start, match.end()
+    return None

@@ -24,11 +24,11 @@ from douane.providers.interactions import (
     INTERACTIONS,
     AssembleInteraction,
 )
-from douane.providers.openai import CHAT, OPENAI
+from douane.providers.openai import CHAT, EMBEDDINGS, OPENAI
 from douane.providers.wires import JsonWire, read_json
 
-__all__ = ["CACHES", "COUNT", "EMBED", "GENERATE", "GOOGLE", "INTERACT", "POLL", "PREDICT", "SEGMENT", "STREAM", "UPLOAD",
-           "GoogleFamily", "google", "rows"]
+__all__ = ["CACHES", "COUNT", "EMBED", "GENERATE", "GOOGLE", "INTERACT", "NAME", "POLL", "PREDICT", "SEGMENT", "STREAM",
+           "UPLOAD", "GoogleFamily", "google", "rows"]
 
 _STATUS = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND",
            429: "RESOURCE_EXHAUSTED", 500: "INTERNAL", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
@@ -45,6 +45,10 @@ class GoogleFamily:
         return status, _error(status, code, message, call_id)
 
     def error_event(self, operation: str, code: str, message: str, call_id: str, framing: Framing) -> bytes:
+        """The SDK raises for the first form; of interactions it gives every event to the app, this one too."""
+        if operation == "interactions":
+            told = {"event_type": "error", "error": {"code": code, "message": message}}
+            return b"event: error\ndata: " + orjson.dumps(told) + b"\n\n"
         return b"data: " + _error(500, code, message, call_id) + b"\r\n\r\n"
 
 
@@ -107,10 +111,12 @@ UPLOAD = UploadWire(GEMINI, None, GEMINI_ANSWER, media=(b"application/json", b"a
 
 # -- paths -------------------------------------------------------------------------------------------------------------
 
-SEGMENT = "[A-Za-z0-9](?:[A-Za-z0-9._@~-]|%40)*"
-"""One step of a path. No percent sign but for ``@`` and no dots alone: what we match must be what Google routes by."""
+SEGMENT = "[A-Za-z0-9][A-Za-z0-9._@~-]*"
+"""One step of a path. No percent sign and no dots alone: what we match must be what Google routes by."""
+NAME = f"{SEGMENT}(?:%40{SEGMENT})?"
+"""A model's, whose version may follow an ``@``."""
 _V = "/(?:v1|v1beta|v1alpha)"
-_MODEL = f"{_V}/(?:models/(?!.*/)|(?=tunedModels/|dynamic/))(?P<model>(?:tunedModels/|dynamic/)?{SEGMENT})"
+_MODEL = f"{_V}/(?:models/(?!.*/)|(?=tunedModels/|dynamic/))(?P<model>(?:tunedModels/|dynamic/)?{NAME})"
 
 
 def rows(model: str) -> list[Operation]:
@@ -141,6 +147,7 @@ _OPERATIONS = (
     Operation("interactions", "POST", re.compile(f"{_V}/interactions/{SEGMENT}/cancel"), POLL),
     Operation("interactions", "DELETE", re.compile(f"{_V}/interactions/{SEGMENT}")),
     Operation("chat", "POST", re.compile(f"{_V}/openai/chat/completions"), CHAT, OPENAI),
+    Operation("embeddings", "POST", re.compile(f"{_V}/openai/embeddings"), EMBEDDINGS, OPENAI),
     Operation("models", "GET", re.compile(f"{_V}/openai/models(?:/(?:models/)?{SEGMENT})?"), family=OPENAI),
     Operation("files", "POST", re.compile(f"/upload{_V}/files"), UPLOAD),
     Operation("files", "GET", re.compile(f"{_V}/files(?:/{SEGMENT})?")),

@@ -3,7 +3,8 @@
 The Responses API (https://platform.openai.com/docs/api-reference/responses, …/conversations): ``previous_response_id`` and
 ``conversation`` go on from what lies there, ``store: false`` leaves nothing, an answer's ``id`` is the name under which
 it can be gone on from or fetched again (``background``); ``GET /v1/responses/ID`` names it in the path. Google's interactions
-(``previous_interaction_id``) are the same, and cached contents (``cachedContent``), of which the answer tells the ``name``.
+(``previous_interaction_id``) are the same, an assistant's thread is as a conversation, and of cached contents
+(``cachedContent``) the answer tells the ``name``.
 """
 
 import re
@@ -13,9 +14,11 @@ __all__ = ["answer_name", "conversations", "goes_on_from", "is_kept"]
 
 _LONGEST = 256
 """Characters of an id."""
-_IN_PATH = re.compile(r"/(responses|conversations|interactions|cachedContents)/(?!(?:compact|input_tokens)(?:/|\Z))([A-Za-z0-9_-]{1,256})(?:/|\Z)")
-_MADE = re.compile(r"/(?:responses(?:/compact)?|conversations|interactions|cachedContents)/?\Z")
-_KINDS = frozenset({"response", "response.compaction", "conversation", "interaction"})
+_IN_PATH = re.compile(r"/(responses|conversations|interactions|cachedContents|threads)"
+                      r"/(?!(?:compact|input_tokens|runs)(?:/|\Z))([A-Za-z0-9_-]{1,256})(?:/|\Z)")
+_MADE = re.compile(r"/(?:responses(?:/compact)?|conversations|interactions|cachedContents|threads(?:/runs)?)/?\Z")
+_KINDS = frozenset({"response", "response.compaction", "conversation", "interaction", "thread"})
+_GROW = frozenset({"conversations", "threads"})
 _CACHE = re.compile(r"(?:.*/)?cachedContents/([A-Za-z0-9_-]{1,256})")
 """In Vertex AI the project stands before it, by its name or by its number."""
 
@@ -34,7 +37,7 @@ def goes_on_from(path: str, document: Any) -> tuple[str, ...]:
 def conversations(path: str, document: Any) -> tuple[str, ...]:
     """The ids of the conversations that a request adds to."""
     in_path = _IN_PATH.search(path) if isinstance(document, dict) else None
-    found = [in_path[2]] if in_path is not None and in_path[1] == "conversations" else []
+    found = [in_path[2]] if in_path is not None and in_path[1] in _GROW else []
     named = _conversation(document) if isinstance(document, dict) else ""
     return (*found, named) if named else tuple(found)
 
@@ -50,6 +53,8 @@ def answer_name(document: Any) -> str:
     if not isinstance(document, dict):
         return ""
     body = next((one for one in (document.get("response"), document.get("interaction")) if isinstance(one, dict)), document)
+    if body.get("object") == "thread.run":
+        return _id(body.get("thread_id"))
     return _id(body.get("id")) if body.get("object") in _KINDS else _cache(body.get("name"))
 
 

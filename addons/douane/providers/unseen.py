@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from douane.providers.base import Unseen, UnseenKind
 from douane.providers.edit import Path
-from douane.providers.tools import LISTS, MCP_TYPES, SERVERS, hosted, is_payload, link_host
+from douane.providers.tools import LISTS, MAYBE_PAYLOADS, MCP_TYPES, PAYLOADS, SERVERS, hosted, is_payload, link_host
 
 __all__ = ["unseen"]
 
@@ -29,7 +29,8 @@ _HOLDERS: dict[str, UnseenKind] = {
     "image": "image", "images": "image", "image_url": "image", "mask": "image", "inputImage": "image", "video": "video",
     "video_url": "video", "audio": "audio", "input_audio": "audio", "audio_url": "audio", "document": "document",
     "file": "document", "file_data": "document"}
-_MAGIC: tuple[tuple[str, UnseenKind], ...] = (("iVBOR", "image"), ("/9j/", "image"), ("R0lGOD", "image"), ("JVBERi", "document"))
+_MAGIC: tuple[tuple[str, UnseenKind], ...] = (
+    ("iVBOR", "image"), ("/9j/", "image"), ("R0lGOD", "image"), ("JVBERi", "document"))
 """How PNG, JPEG, GIF and PDF begin in base64."""
 _TOKEN_IDS = frozenset({"prompt", "input", "inputs", "input_ids", "prompt_token_ids", "context", "tokens", "texts"})
 _RESULTS = frozenset({
@@ -44,41 +45,42 @@ _SHORTEST = 32
 """The same under a member that holds bytes: as in the walk, to which anything shorter is text."""
 _BEGINS = re.compile(r"(?:[A-Za-z0-9+/_=-]{32,}(?:\r?\n|\Z)|[A-Za-z0-9+/_=-]{256})")
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_=\r\n"
-_DATA_URL = re.compile(r"data:(?P<media>[A-Za-z0-9.+/-]*)(?:;[^,;]{0,100})*;base64,", re.IGNORECASE)
+_DATA_URL = re.compile(r"data:(?P<media>[A-Za-z0-9.+/-]*)(?:;[^,; ]{0,100})*;base64,", re.IGNORECASE)
 _OWN_FILE = re.compile(r"https://generativelanguage\.googleapis\.com/(?:v[A-Za-z0-9]+/)?files/")
 
 type _Where = Literal["format", "result", "payload"]
 
 
-def unseen(document: Any) -> Iterator[Unseen]:
+def unseen(document: Any) -> Iterator[Unseen]:  # noqa: C901 - one loop, as in the walk: functions would take twice as long
     """In no order. Iterative: depth costs no stack."""
     tasks: list[tuple[Path, str, Any, _Where]] = [((), "", document, "format")]
     while tasks:
         path, member, value, where = tasks.pop()
         if type(value) is dict:
-            if where == "format" and _is_result(value):
+            kind = value.get("type")
+            if where == "format" and type(kind) is str and kind in _RESULTS:
                 where = "result"
             for key, item in value.items():
                 kind = type(item)
                 if kind is str:
-                    if key in _LEAVES or len(item) >= _LONGEST:
+                    if key in _LEAVES or (len(item) >= _LONGEST and " " not in item[:40]):
                         yield from _leaf((*path, key), key, item, value, where)
                 elif kind is dict or kind is list:
                     below = (*path, key)
-                    if where == "payload" or is_payload(key, value):
+                    if where == "payload" or key in PAYLOADS or (key in MAYBE_PAYLOADS and is_payload(key, value)):
                         tasks.append((below, key, item, "payload"))
                     else:
                         if key in LISTS:
                             yield from hosted(below, item)
                         tasks.append((below, key, item, "result" if key in SERVERS else where))
         elif type(value) is list:
-            if where != "payload" and _are_tokens(member, value):
+            if value and where != "payload" and (member in _TOKEN_IDS or type(value[0]) is int) and _are_tokens(member, value):
                 yield Unseen(path, "tokens")
                 continue
             for at, item in enumerate(value):
                 kind = type(item)
                 if kind is str:
-                    if member in _LEAVES or len(item) >= _LONGEST:
+                    if member in _LEAVES or (len(item) >= _LONGEST and " " not in item[:40]):
                         yield from _leaf((*path, at), member, item, {}, where)
                 elif kind is dict or kind is list:
                     tasks.append(((*path, at), member, item, where))
@@ -86,16 +88,11 @@ def unseen(document: Any) -> Iterator[Unseen]:
             yield from _leaf(path, member, value, {}, where)
 
 
-def _is_result(value: dict[str, Any]) -> bool:
-    kind = value.get("type")
-    return type(kind) is str and kind in _RESULTS
-
-
 def _are_tokens(member: str, value: list[Any]) -> bool:
     """Numbers, or lists of them, in place of text; elsewhere 32 of them may spell one too."""
     if member in _TOKEN_IDS:
         return any(type(one) is int or (type(one) is list and one and type(one[0]) is int) for one in value)
-    return len(value) >= _SHORTEST and type(value[0]) is int
+    return len(value) >= _SHORTEST
 
 
 def _leaf(path: Path, member: str, text: str, parent: dict[str, Any], where: _Where) -> Iterator[Unseen]:

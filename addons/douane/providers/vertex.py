@@ -9,7 +9,7 @@ import re
 
 from douane.providers.anthropic import ANTHROPIC, COUNT_TOKENS, MESSAGES
 from douane.providers.base import Operation, Provider
-from douane.providers.google import CACHES, GOOGLE, INTERACT, POLL, SEGMENT, rows
+from douane.providers.google import CACHES, GOOGLE, INTERACT, NAME, POLL, SEGMENT, rows
 from douane.providers.openai import CHAT, OPENAI
 
 __all__ = ["vertex"]
@@ -33,15 +33,15 @@ _V = "/(?:v1|v1beta1)"
 _PLACE = f"{_V}/projects/[A-Za-z0-9][A-Za-z0-9._:-]*/locations/{SEGMENT}"
 _HERE = f"{_V}(?:/projects/[A-Za-z0-9][A-Za-z0-9._:-]*/locations/{SEGMENT})?"
 """Without a project where the key says it."""
-_MODEL = f"{_HERE}/(?:publishers/google/models/(?!.*/)|(?=endpoints/))(?P<model>(?:endpoints/)?{SEGMENT})"
+_MODEL = f"{_HERE}/(?:publishers/google/models/(?!.*/)|(?=endpoints/))(?P<model>(?:endpoints/)?{NAME})"
 _PREDICT = "(?:rawPredict|streamRawPredict)"
 _CLAUDE = f"{_HERE}/publishers/anthropic/models"
 
 _OPERATIONS = (
     *rows(_MODEL),
     Operation("count_tokens", "POST", re.compile(f"{_CLAUDE}/count-tokens:rawPredict"), COUNT_TOKENS, ANTHROPIC),
-    Operation("messages", "POST", re.compile(f"{_CLAUDE}/(?P<model>{SEGMENT}):{_PREDICT}"), MESSAGES, ANTHROPIC),
-    Operation("chat", "POST", re.compile(f"{_HERE}/publishers/mistralai/models/(?P<model>{SEGMENT}):{_PREDICT}"), CHAT, OPENAI),
+    Operation("messages", "POST", re.compile(f"{_CLAUDE}/(?P<model>{NAME}):{_PREDICT}"), MESSAGES, ANTHROPIC),
+    Operation("chat", "POST", re.compile(f"{_HERE}/publishers/mistralai/models/(?P<model>{NAME}):{_PREDICT}"), CHAT, OPENAI),
     Operation("chat", "POST", re.compile(f"{_PLACE}/endpoints/openapi/chat/completions"), CHAT, OPENAI),
     Operation("models", "GET", re.compile(f"{_HERE}/publishers/{SEGMENT}/models(?:/{SEGMENT})?")),
     Operation("caches", "POST", re.compile(f"{_PLACE}/cachedContents"), CACHES),

@@ -2,9 +2,10 @@
 
 Law 4, fail closed: **every string of a body is a text position**, in fields nobody heard of too, but for the members
 a :class:`Grammar` names as *tokens* (identifiers, enumerations) or *blobs* (base64, signatures), and these only while
-the value looks like one: a token with a space or an ``@`` in it is text. Names of tools and functions are text. Keys
-are text where the caller makes them up (*free* members, such as metadata, tool input and schemas), and elsewhere where
-they do not look like a field's name. Numbers are not text. Empty strings are left out: there is nothing in them.
+the value looks like one: a token with a space or an ``@`` in it is text, and one with a card's number or an IBAN. Names of
+tools and functions are text. Keys are text where the caller makes them up (*free* members, such as metadata, tool input and
+schemas), and elsewhere where they do not look like a field's name. Numbers are not text. Empty strings are left out: there is
+nothing in them.
 """
 
 import re
@@ -41,6 +42,17 @@ TURNS: Mapping[str, Role] = {"USER": "user", "CHATBOT": "assistant", "SYSTEM": "
 """What ``role`` in a message says."""
 
 _TOKEN = re.compile(r"(?=[^A-Za-z]*[A-Za-z])[A-Za-z0-9_.:/+=|~-]{1,256}")
+_EIGHT = re.compile(r"[0-9]{8}")
+_ACCOUNT = re.compile(r"(?<![A-Za-z0-9])(?:(?!1[5-9](?:[0-9]{11}|[0-9]{14}|[0-9]{17})(?![0-9]))[0-9]{12,19}|"
+                      r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30})(?![A-Za-z0-9])")
+"""In a token: the number of a card, or what reads like an IBAN. No moment, in milliseconds or less, and no part of what has
+letters beside it, as random identifiers do."""
+_NUMBER = re.compile(r"(?<![A-Za-z0-9])(?!(?:19|20)[0-9]{6}(?![0-9]))[0-9]{8,11}(?![A-Za-z0-9])")
+"""In a token: another number that may be somebody's. Not the date of a model."""
+_MADE = re.compile(r"(?:call|gen|fp|msg|resp|conv|fc|rs|ws|toolu|chatcmpl|cmpl|batch|file|req|item|run|thread|step|asst|"
+                   r"vs)[_-]")
+"""How identifiers of providers begin: some are a short number or a moment."""
+_UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _WORDS = frozenset({"user", "assistant", "system", "tool", "text", "function", "object", "string", "input_text", "output_text",
                     "message", "tool_use", "tool_result"})
 """Tokens told at once."""
@@ -160,10 +172,17 @@ def _role(grammar: Grammar, value: dict[str, Any], around: Role) -> Role:
 def _opaque(grammar: Grammar, member: str, value: str) -> bool:
     """Whether there is nothing to read in *value*."""
     if member in grammar.tokens:
-        return value in _WORDS or _TOKEN.fullmatch(value) is not None
+        return value in _WORDS or (_TOKEN.fullmatch(value) is not None
+                                   and (_EIGHT.search(value) is None or not _is_numbered(value)))
     if member not in grammar.blobs or not value.isascii():
         return False
     url = _DATA_URL.match(value)
     if url is None and (len(value) < _SHORTEST_BLOB or member in _LINKS):
         return False
     return not value[url.end() if url else 0:].encode("ascii").translate(None, _BASE64)
+
+
+def _is_numbered(token: str) -> bool:
+    """Whether an identifier of eight digits in a row holds a number that may be a person's."""
+    rest = _UUID.sub("", token)
+    return _ACCOUNT.search(rest) is not None or (_MADE.match(token) is None and _NUMBER.search(rest) is not None)

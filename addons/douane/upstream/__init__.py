@@ -12,6 +12,7 @@ said so.
 ``dial``                from a target to an open connection: names, addresses, proxy, TLS, and clear errors
 ``connection``          one connection, one exchange at a time: flow control, time-outs, early answers
 ``answer``              what the caller holds
+``websocket``           a connection that was upgraded: messages both ways, under back-pressure
 ``pool``                who gets which connection
 ======================  ===============================================================================
 """

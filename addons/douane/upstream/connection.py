@@ -18,6 +18,7 @@ from typing import Protocol
 
 from douane.errors import UpstreamError
 from douane.upstream.answer import Answer
+from douane.upstream.attached import Attached
 from douane.upstream.reader import MalformedError, Reader
 from douane.upstream.settings import Limits, Timeouts
 
@@ -48,7 +49,7 @@ class _Phase(Enum):
     CLOSED = 3
 
 
-class Connection(asyncio.Protocol):
+class Connection(Attached):
     """*name* is ``host:port`` as messages say it. The owner comes with :meth:`adopt`, once the connection is made."""
 
     __slots__ = ("_answer", "_deadline", "_full", "_given_back", "_heard", "_limits", "_loop", "_lost", "_owner",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from douane.call import Target
 from douane.errors import UpstreamError
+from douane.upstream.attached import Attached
 from douane.upstream.connection import Connection
 from douane.upstream.settings import Limits, Timeouts
 from douane.upstream.tls import Contexts
@@ -36,18 +37,21 @@ class Dialer:
     async def __call__(self, target: Target) -> Connection:
         """An open connection to *target*. Raises UpstreamError: one line with what failed, where, and what to look
         at."""
+        return await self.open(target, Connection(f"{target.host}:{target.port}", self.timeouts, self.limits))
+
+    async def open[P: Attached](self, target: Target, protocol: P) -> P:
+        """*protocol*, with an open connection to *target* under it. Raises UpstreamError."""
         name = f"{target.host}:{target.port}"
         try:
             async with asyncio.timeout(self.timeouts.connect):
-                return await self._open(target, name)
+                return await self._open(target, protocol)
         except TimeoutError:
             line = f"no connection to {name} within {self.timeouts.connect:g} s; check network and firewall"
             raise UpstreamError("upstream_timeout", line) from None
         except OSError as error:
             raise UpstreamError("upstream_error", _reason(error, name, target)) from None
 
-    async def _open(self, target: Target, name: str) -> Connection:
-        connection = Connection(name, self.timeouts, self.limits)
+    async def _open[P: Attached](self, target: Target, connection: P) -> P:
         raw = transport = await _plain(self.proxy or target)
         try:
             if self.proxy is not None:

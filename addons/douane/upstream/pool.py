@@ -23,6 +23,7 @@ from douane.upstream.connection import Connection, StaleError
 from douane.upstream.dial import Dialer
 from douane.upstream.request import encode, repeatable
 from douane.upstream.settings import Limits, Timeouts
+from douane.upstream.websocket import Handshake, WebSocket
 
 __all__ = ["Pool"]
 
@@ -40,6 +41,7 @@ class Pool:
         self._limits = limits
         self._dial = Dialer(timeouts, limits, proxy)
         self._lanes: dict[_Key, _Lane] = {}
+        self._sockets: set[WebSocket] = set()
         self._closed = False
 
     async def request(self, target: Target, method: bytes, path: bytes, headers: Iterable[tuple[bytes, bytes]],
@@ -64,9 +66,39 @@ class Pool:
         connection = await self._lane(target).take()
         return await connection.exchange(method, head, body)
 
+    async def websocket(self, target: Target, path: bytes, headers: Iterable[tuple[bytes, bytes]],
+                        subprotocols: list[str], max_size: int) -> tuple[WebSocket, Handshake]:
+        """Open a WebSocket, by a connection of its own; *path* and *headers* as for :meth:`request`. *max_size*: bytes of one
+        message. Where the handshake's status is not 101 it is refused, and the caller closes it all the same. Raises
+        ValueError, UpstreamError."""
+        if self._closed:
+            raise _shut()
+        if len(self._sockets) >= self._limits.per_target:
+            raise UpstreamError("upstream_error", "too many WebSockets are open")
+        one = WebSocket(target, subprotocols, max_size)
+        self._sockets.add(one)
+        one.gone.add_done_callback(lambda _: self._sockets.discard(one))
+        try:
+            await self._dial.open(target, one)
+        except BaseException:
+            self._sockets.discard(one)
+            raise
+        try:
+            async with asyncio.timeout(self._dial.timeouts.connect):
+                return one, await one.handshake(target, path, headers)
+        except TimeoutError:
+            one.abort()
+            raise UpstreamError("upstream_timeout", f"{one.name} did not upgrade to WebSocket in time") from None
+        except BaseException:
+            one.abort()
+            raise
+
     async def aclose(self) -> None:
         """Close every connection; calls under way end with UpstreamError. Returns once the sockets are closed."""
         self._closed = True
+        for one in list(self._sockets):
+            one.abort()
+            await one.gone
         lanes = list(self._lanes.values())
         for lane in lanes:
             lane.close()
