@@ -64,7 +64,7 @@ def picture(url: str) -> dict[str, Any]:
     ({"tools": [{"type": "web_search_20250305", "name": "w"}, {"type": "bash_20250124", "name": "bash"}]},
      "anthropic", "messages"),
     ({"tools": [{"googleSearch": {}}], "contents": [{"parts": [{"fileData": {"fileUri": "gs://our-files/a"}}]}]},
-     "google", "generateContent"),
+     "google", "generate_content"),
 ])
 def test_what_is_listed_passes(document: Any, provider: str, operation: str) -> None:
     assert judge(LISTED, document, provider, operation) == ""
@@ -85,7 +85,7 @@ def test_what_is_listed_passes(document: Any, provider: str, operation: str) -> 
      "the MCP server at $.mcp_servers[0]"),
     ({"tools": [{"type": "code_execution_20250825", "name": "c"}]}, "anthropic", "messages",
      "the hosted tool code_execution_20250825"),
-    ({"tools": [{"functionDeclarations": [], "codeExecution": {}}]}, "google", "generateContent",
+    ({"tools": [{"functionDeclarations": [], "codeExecution": {}}]}, "google", "generate_content",
      "the hosted tool code_execution"),
     ({"toolConfig": {"tools": [{"systemTool": {"name": "nova_grounding"}}]}}, "bedrock", "converse",
      "the hosted tool nova_grounding"),
@@ -118,7 +118,7 @@ def test_nothing_listed_allows_no_tool_but_functions() -> None:
     ({"tools": [{"type": "custom", "custom": {"name": "drop"}}]}, "openai", "chat", "$.tools[0]"),
     ({"tools": [{"name": "drop", "input_schema": {}}]}, "anthropic", "messages", "$.tools[0]"),
     ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "anthropic", "messages", "$.tools[0]"),
-    ({"tools": [{"functionDeclarations": [{"name": "get_a"}, {"name": "drop"}]}]}, "google", "generateContent",
+    ({"tools": [{"functionDeclarations": [{"name": "get_a"}, {"name": "drop"}]}]}, "google", "generate_content",
      "$.tools[0].*[1]"),
     ({"toolConfig": {"tools": [{"toolSpec": {"name": "drop"}}]}}, "bedrock", "converse", "$.toolConfig.tools[0]"),
     ({"tools": [{"name": "drop", "parameter_definitions": {}}]}, "cohere", "chat", "$.tools[0]"),

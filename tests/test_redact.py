@@ -331,3 +331,39 @@ def test_in_observe_mode_it_only_says_what_it_found(tmp_path: Path, provider: Lo
         got = wire.answer()
         assert provider.seen[-1].body == body
         assert {one["type"] for one in gateway.outcome(got.id)["findings"]} == {"EMAIL_ADDRESS", "CREDIT_CARD", "PERSON"}
+
+
+SIGNED: list[tuple[str, str, Any]] = [
+    ("anthropic", "messages", {"messages": [{"role": "assistant", "content": [
+        {"type": "thinking", "thinking": f"they are {MAIL}", "signature": "EqMB" * 40},
+        {"type": "redacted_thinking", "data": "EqMC" * 40}]}, {"role": "user", "content": f"I am {MAIL}"}]}),
+    ("google", "generate_content", {"contents": [{"role": "model", "parts": [
+        {"thought": True, "text": f"they are {MAIL}", "thoughtSignature": "EqMB" * 40},
+        {"functionCall": {"name": "f", "args": {}}, "thoughtSignature": "EqMC" * 40}]},
+        {"role": "user", "parts": [{"text": f"I am {MAIL}"}]}]}),
+    ("bedrock", "converse", {"messages": [{"role": "assistant", "content": [
+        {"reasoningContent": {"reasoningText": {"text": f"they are {MAIL}", "signature": "EqMB" * 40}}},
+        {"reasoningContent": {"redactedContent": "EqMC" * 40}}]}, {"role": "user", "content": [{"text": f"I am {MAIL}"}]}]}),
+]
+
+
+@pytest.mark.parametrize(("provider", "operation", "document"), SIGNED)
+def test_what_the_provider_signed_goes_back_byte_by_byte(provider: str, operation: str, document: Any) -> None:
+    """What was found there is recorded all the same."""
+    call = ask(document, provider, operation)
+    verdict = rewritten(call)
+    (placeholder,) = verdict.call.originals
+    before, after = call.body.rsplit(MAIL.encode(), 1)
+    assert verdict.call.body == before + placeholder.encode() + after
+    assert f"they are {MAIL}".encode() in verdict.call.body
+    assert [(one.type, one.count) for one in verdict.findings] == [("EMAIL_ADDRESS", 2)]
+
+
+def test_both_ends_of_a_pair_of_identifiers_get_one_placeholder() -> None:
+    card = "call_4111111111111111"
+    call = ask({"messages": [
+        {"role": "assistant", "tool_calls": [{"id": card, "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": card, "content": "done"}]})
+    messages = rewritten(call).call.document["messages"]
+    assert messages[0]["tool_calls"][0]["id"] == messages[1]["tool_call_id"]
+    assert "4111" not in messages[1]["tool_call_id"]

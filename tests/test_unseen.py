@@ -236,6 +236,7 @@ def exchange(rule: Any, body: Any) -> tuple[Exchange, house.Book, Any]:
     return one, book, house.run(one.admit(call))
 
 
+JSON = (("Content-Type", "application/json"),)
 PICTURE = said({"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}})
 
 
@@ -266,10 +267,10 @@ def test_at_both_doors_of_a_gateway(gateway: Gateway, provider: LocalProvider) -
     body = json.dumps({**PICTURE, "model": "gpt-4o"}).encode()
     with untouched(provider):
         with Wire.to(gateway.http) as plain:
-            plain.send(request(body, target=f"/openai{CHAT_PATH}", host=f"127.0.0.1:{gateway.http[1]}"))
+            plain.send(request(body, target=f"/openai{CHAT_PATH}", host=f"127.0.0.1:{gateway.http[1]}", headers=JSON))
             reverse = plain.answer()
         with Wire.tls(gateway) as tunnel:
-            tunnel.send(request(body))
+            tunnel.send(request(body, headers=JSON))
             proxied = tunnel.answer()
     for got in (reverse, proxied):
         assert (got.status, got.code) == (403, "uninspectable")
@@ -280,5 +281,5 @@ def test_at_both_doors_of_a_gateway(gateway: Gateway, provider: LocalProvider) -
 def test_anthropics_sdk_raises_its_own_exception_after_one_attempt(governed: None, provider: LocalProvider) -> None:
     source: Any = {"type": "base64", "media_type": "image/png", "data": PNG}
     with untouched(provider), anthropic.Anthropic() as client, pytest.raises(anthropic.PermissionDeniedError, match="image at"):
-        client.messages.create(model="claude-sonnet-4-5", max_tokens=9, messages=[
+        client.messages.create(model="claude-haiku-4-5", max_tokens=9, messages=[
             {"role": "user", "content": [{"type": "image", "source": source}]}])

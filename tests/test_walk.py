@@ -190,3 +190,22 @@ def test_model_and_stream_of_odd_bodies() -> None:
     assert [CHAT.model(body) for body in odd] == [""] * 5
     asked: list[Any] = [{"stream": True}, {"stream": 1}, {}, {"stream": None}, None]
     assert [CHAT.stream(body) for body in asked] == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize("value", [
+    "DE89370400440532013000", "GB29NWBK60161331926819", "call_4111111111111111", "cust-123456789", "user:5551234567",
+    "x_DE89370400440532013000", "id=4111111111111111"])
+def test_an_identifier_with_a_number_that_may_be_somebodys_is_text(value: str) -> None:
+    body = {"messages": [{"role": "tool", "tool_call_id": value, "content": [{"type": "t", "id": value}]}]}
+    assert [position.text for position in CHAT.walk(body)].count(value) == 2
+
+
+@pytest.mark.parametrize("value", [
+    "call_62136355", "toolu_01A09q90qw90lq917835lq9", "chatcmpl-tool-4111111111111111aaaabbbbccccdddd",
+    "gen-1753242300-j60LWi6MpN4l",
+    "claude-sonnet-4-5-20250929", "gpt-4o-2024-08-06", "web_search_20250305", "fp_0392822090", "functions.get_weather:0",
+    "12345678-1234-4123-8123-a23456789012", "resp_68a1234567890abcdef",
+    "msg_01000000000000000000000000000000000000000000000000", "file-1753242300123", "ft:gpt-4o-mini-2024-07-18:acme::9XyZ1234"])
+def test_identifiers_of_providers_and_models_stay_what_they_are(value: str) -> None:
+    body = {"model": value, "messages": [{"role": "tool", "tool_call_id": value, "content": [{"type": "t", "id": value}]}]}
+    assert value not in [position.text for position in CHAT.walk(body)]

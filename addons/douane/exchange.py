@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from douane.answer import AnswerPipe, Capture
@@ -23,6 +23,7 @@ from douane.errors import DENIALS, RefusedError
 from douane.gate import AuditSink, Gate
 from douane.logs import where
 from douane.policy import BodyFilter
+from douane.providers.ask_usage import UsageFilter, asking
 from douane.providers.base import Meter, Operation, Provider, Reading, query_keys
 from douane.providers.framing import Framing, framing_of
 from douane.unsearched import declare
@@ -107,6 +108,7 @@ class Exchange:
         self.call = call
         denial = self._declare() or await self._judge(head_only=False) or self._unsigned(call.body) or self._prepare()
         if denial is None:
+            self._ask_usage()
             await self.intend()
         return denial
 
@@ -134,6 +136,16 @@ class Exchange:
         denial = self._prepare()
         filters, self._filters = self._filters, ()
         return denial or filters
+
+    def _ask_usage(self) -> None:
+        """Have a stream tell its usage that would not, and keep from the app that we asked."""
+        call = self.call
+        if not (self.provider.includes_usage and call.stream and call.operation in ("chat", "completions")):
+            return
+        asked = None if call.header(b"content-encoding") else asking(call.body, call.document)
+        if asked is not None:
+            self.call = replace(call, body=asked[0], document=asked[1])
+            self._filters = (UsageFilter(), *self._filters)
 
     def _declare(self) -> Deny | None:
         """What of the body cannot be searched, before a policy takes anything from it."""

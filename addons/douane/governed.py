@@ -37,6 +37,8 @@ class ProviderSpec:
     hosts: tuple[str, ...] = ()
     root: str = ""
     """What stands before the provider's paths on these hosts; several providers with roots of their own share a host."""
+    includes_usage: bool = False
+    """Its chat streams take ``stream_options.include_usage`` (vLLM, SGLang): then their usage is asked for."""
 
 
 def is_loopback(host: str) -> bool:
@@ -169,6 +171,7 @@ class _Reading:
             return None
         model = builtin[spec.like]
         return replace(model, name=name, hosts=hosts, target=where, prices="", root=root,
+                       includes_usage=spec.includes_usage,
                        operations=tuple(map(_unversioned, model.operations)) if root else model.operations)
 
     def _wrong(self, key: str, text: str) -> None:

@@ -16,6 +16,7 @@ from douane.errors import RefusedError
 from douane.providers.deltas import COMMON, Channel, Delta, Deltas
 from douane.providers.edit import Path, Place, quoted, rewrite, strings_with, tokens
 from douane.providers.framing import Frame, Splitter, framing_of
+from douane.providers.sse import Splitter as Events
 from douane.rehydrate import Piecewise, Restorer
 
 __all__ = ["ANSWER_LIMIT", "RestoreFilter"]
@@ -23,7 +24,7 @@ __all__ = ["ANSWER_LIMIT", "RestoreFilter"]
 ANSWER_LIMIT = 64 * 1024 * 1024
 """Bytes of a JSON answer, which must be whole before its strings can be told."""
 _PASSED = 256 * 1024
-"""Bytes of frames that wait unread."""
+"""Bytes of events that are kept unread."""
 _MARKS = ("<", "u003")
 """What each form of a placeholder holds."""
 
@@ -52,9 +53,9 @@ class RestoreFilter:
         self._last: dict[Channel, tuple[Frame, list[Delta]]] = {}
         self._waiting = False
         """Whether a text waits for its next piece."""
-        self._passed: list[Frame] = []
-        """Frames that left as they came, unread: read before the first one that may hold something, for it is in the texts
-        that they are pieces of that a placeholder stands."""
+        self._passed: list[bytes] = []
+        """Events that left unread. They are read before the first that may hold something: what a placeholder stands in is
+        the text that they began."""
         self._size = 0
 
     def headers(self, headers: Headers) -> Headers:
@@ -67,6 +68,8 @@ class RestoreFilter:
         return headers
 
     def feed(self, chunk: bytes) -> bytes:
+        if isinstance(self._splitter, Events):
+            return b"".join([self._block(block, self._splitter) for block in self._splitter.blocks(chunk)])
         if self._splitter is not None:
             return b"".join([self._frame(frame) for frame in self._splitter.feed(chunk)])
         if self._parts is None:
@@ -88,24 +91,24 @@ class RestoreFilter:
 
     # -- streams ---------------------------------------------------------------------------------------------------
 
+    def _block(self, block: bytes, splitter: Events) -> bytes:
+        """An event. One in which nothing is a placeholder's, nor may become one, leaves unread."""
+        if not self._waiting and len(block) < _PASSED - self._size and b"<" not in block and b"u003" not in block \
+                and b"u005" not in block and b"\\\\" not in block:
+            self._passed.append(block)
+            self._size += len(block)
+            return block
+        passed, self._passed, self._size = self._passed, [], 0
+        for one in passed:
+            self._frame(splitter.event(one))
+        out = self._frame(splitter.event(block))
+        self._waiting = any(channel.held for channel in self._channels.values())
+        return out
+
     def _frame(self, frame: Frame) -> bytes:
         data = frame.data
         if not data:
             return frame.raw
-        if b"<" not in data and b"u003" not in data and b"\\\\" not in data:
-            if not self._waiting and len(data) < _PASSED - self._size:  # nothing of it is a placeholder's, nor may become one
-                self._passed.append(frame)
-                self._size += len(data)
-                return frame.raw
-        if self._passed:
-            passed, self._passed, self._size = self._passed, [], 0
-            for one in passed:
-                self._read(one, one.data)
-        out = self._read(frame, data)
-        self._waiting = any(channel.held for channel in self._channels.values())
-        return out
-
-    def _read(self, frame: Frame, data: bytes) -> bytes:
         document = _parsed(data)
         deltas = self._deltas.pieces(document)
         over = self._deltas.ends(document)

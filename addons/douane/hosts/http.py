@@ -40,6 +40,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, asyncio.get_running_loop())
         self._absolute = absolute
         self._in_message = False
+        self._upgrades = False
         self._deaf = False
         self._head_size = 0
         """Bytes since the message began, its head ended or its last body byte: of a head or of trailers."""
@@ -73,10 +74,12 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]
         self._in_message = True
+        self._upgrades = False
 
     def on_headers_complete(self) -> None:
         self._check_head()
         self._head_size = 0
+        self._upgrades = self._is_handshake()
         super().on_headers_complete()
         self.headers = []  # of trailers: they must not join the headers of a request that may have been judged
         if self.parser.should_upgrade() and not self._should_upgrade():  # what follows the head is no HTTP
@@ -84,10 +87,14 @@ class HttpProtocol(HttpToolsProtocol):
             self._deaf = True
 
     def _should_upgrade(self) -> bool:
-        """To a WebSocket, in answer to the one request there is, and inside a tunnel or on a port of our own: through a plain
+        return self._upgrades
+
+    def _is_handshake(self) -> bool:
+        """Of a WebSocket, in answer to the one request there is, and inside a tunnel or on a port of our own: through a plain
         proxy it is asked for by CONNECT."""
-        busy = self.cycle is not None and not self.cycle.response_complete
-        return not self._absolute and not busy and self.parser.get_method() == b"GET" and super()._should_upgrade()
+        if not self.parser.should_upgrade() or self._absolute or self.parser.get_method() != b"GET":
+            return False
+        return (self.cycle is None or self.cycle.response_complete) and super()._should_upgrade()
 
     def handle_websocket_upgrade(self) -> None:
         if self._timer is not None:

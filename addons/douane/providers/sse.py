@@ -71,13 +71,13 @@ class Splitter:
 
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that *chunk* completes."""
-        return [self._event(block) for block in self.blocks(chunk)]
+        return [self.event(block) for block in self.blocks(chunk)]
 
     def close(self) -> list[Event]:
         """What is left at the end of the stream, as one event, though a reader of the standard would drop it."""
         rest = b"".join(self._pieces)
         self._pieces, self._held = [], 0
-        return [self._event(rest)] if rest else []
+        return [self.event(rest)] if rest else []
 
     def blocks(self, chunk: bytes) -> list[bytes]:
         """As ``feed``, unparsed: for who looks at few of many events. The first block may begin with a BOM."""
@@ -112,7 +112,8 @@ class Splitter:
     def _too_large(self) -> RefusedError:
         return RefusedError("too_large", f"an event of the stream is larger than {self._limit} bytes")
 
-    def _event(self, block: bytes) -> Event:
+    def event(self, block: bytes) -> Event:
+        """What is in one of ``blocks``; they are asked in their order, though not each need be."""
         if self._start:
             self._start = False
             if block.startswith(_BOM):
