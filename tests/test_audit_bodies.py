@@ -61,6 +61,22 @@ def test_what_holds_nothing_is_kept_to_the_byte(run: Any, scribe: Scribe) -> Non
 
 
 @pytest.mark.parametrize("place", [
+    {"content": [{"type": "tool_use", "input": {"card": 4111111111111111}}]},
+    {"args": {"cards": [1, 4111111111111111]}}, [4111111111111111],
+])
+def test_whole_numbers_are_searched_too(run: Any, scribe: Scribe, place: Any) -> None:
+    said = run(scribe.request(asked(place)))
+    assert "4111" not in said["text"]
+    assert said["found"] == {"CREDIT_CARD": 1}
+    json.loads(said["text"])
+
+
+def test_moments_and_measures_stay_numbers(run: Any, scribe: Scribe) -> None:
+    place = {"created": 1753242300, "total_duration": 4111111111111111, "usage": {"input_tokens": 4111111111111111}, "n": 4111}
+    assert run(scribe.request(asked(place)))["text"] == json.dumps(place)
+
+
+@pytest.mark.parametrize("place", [
     {"messages": [{"role": "user", "content": f"write to {MAIL}"}]},
     {"metadata": {MAIL: "1"}},
     {"model": MAIL},

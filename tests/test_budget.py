@@ -92,7 +92,7 @@ def test_the_most_a_call_can_cost_is_held(counter: Counter) -> None:
     bare = held(run(counter.policy().admit(asked(say(max_tokens=0), 1))))
     assert 0 < bare < 200_000  # some tokens at 1 USD a million
     cases: list[tuple[dict[str, Any], int]] = [
-            ({"max_tokens": 1000}, 1000), ({"max_completion_tokens": 1000}, 1000), ({"max_output_tokens": 10}, 10),
+            ({"max_tokens": 1000}, 1000), ({"max_completion_tokens": 1000}, 1000), ({"max_output_tokens": 10}, 4096),
             ({"max_tokens": 10, "max_completion_tokens": 1000}, 1000), ({"max_tokens": 1000, "n": 3}, 3000),
             ({}, 4096), ({"max_tokens": None, "n": 2}, 8192)]
     for number, (members, output) in enumerate(cases, 2):
@@ -220,7 +220,9 @@ def test_a_bound_is_put_in_and_no_other_byte_moves(counter: Counter, operation: 
     assert isinstance(verdict, Rewrite)
     assert verdict.call.body == b' {"%b":77,' % name.encode() + body[2:]
     assert json.loads(verdict.call.body) == verdict.call.document
-    assert output_bound(verdict.call.document) == 77
+    wire = wire_of(verdict.call)
+    assert wire is not None
+    assert output_bound(wire.bound, verdict.call.document) == 77
     assert held(verdict) < 77 * 10_000 + 300_000
 
 

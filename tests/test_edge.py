@@ -93,7 +93,7 @@ def test_plain_http_is_for_providers_that_were_configured_so() -> None:
 
 
 @pytest.mark.parametrize("host", ["chatgpt.com", "api.githubcopilot.com", "a.b.openai.azure.com", "xx.api.openai.com",
-                                  "api.groq.com"])
+                                  "api.stability.ai"])
 def test_known_hosts_that_are_not_read(host: str) -> None:
     refused = decided(host, 443)
     assert isinstance(refused, Refuse)

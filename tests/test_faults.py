@@ -29,10 +29,12 @@ from douane.governor import AnswerCutError, Governor
 from douane.intake import Arrival
 from douane.policy import BodyFilter, Traits
 from douane.providers.base import Provider
+from douane.providers.by_host import ByHost
 from douane.providers.table import builtin
 from douane.relay import Forward, Relay
 from douane.upstream.pool import Pool
 from douane.verdict import ALLOW, Deny, Verdict
+from tests import house
 
 SECONDS = 2.0
 """Within which everything must have ended."""
@@ -166,14 +168,6 @@ class Log:
 
     def kinds(self) -> list[str]:
         return [record["kind"] for record in self.records]
-
-
-class Prices:
-    def cost(self, provider: str, model: str, usage: Usage, at: float, tier: str = "") -> float | None:
-        return None
-
-    def known(self, provider: str, model: str) -> str | None:
-        return None
 
 
 class Observer:
@@ -312,8 +306,8 @@ class Bench:
 
     async def _call(self, target: Target) -> Result:
         provider: Provider = replace(builtin()["openai"], target=target)
-        chain = Chain("r", self.entries, EdgeRules(), {"api.openai.com": provider}, AuditRules())
-        gate = Gate(chain, self.log, Prices(), self.observer)
+        chain = Chain("r", self.entries, EdgeRules(), ByHost([provider]), AuditRules())
+        gate = Gate(chain, self.log, house.Tariff(), self.observer)
         pool = Pool()
         app = self.make(Relay(pool), gate, lambda chain, scope: Arrival(
             provider, "api.openai.com", "/v1/chat/completions", Caller("127.0.0.1"), target))

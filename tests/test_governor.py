@@ -253,16 +253,20 @@ def test_what_the_door_does_not_claim_is_the_inner_apps_alone(kind: str) -> None
     assert session.steps == []
 
 
-def test_a_governed_websocket_is_refused() -> None:
+def test_a_websocket_that_is_no_row_of_the_provider_is_refused() -> None:
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
         sent.append(message)
 
     session = Session(Inner(AssertionError("called")))
-    scope = {"type": "websocket", "path": "/v1/realtime", "headers": [(b"host", b"api.openai.com")]}
+    scope = {"type": "websocket", "path": "/v1/chat/completions", "query_string": b"", "headers": [(b"host", b"api.openai.com")]}
     house.run(session.governor(scope, session.inbox.get, send))
     assert [message["type"] for message in sent] == ["websocket.close"]
+    sent.clear()
+    house.run(session.governor({**scope, "extensions": {"websocket.http.response": {}}}, session.inbox.get, send))
+    assert [message.get("status") for message in sent] == [403, None]
+    assert [one["verdict"]["code"] for one in session.book.records] == ["operation_not_allowed"] * 2
 
 
 def test_an_exchange_keeps_the_chain_it_began_with() -> None:
@@ -326,14 +330,14 @@ def test_a_refusal_of_the_door() -> None:
 
 def test_unknown_operations() -> None:
     inner = plain()
-    denied = Session(inner).run(path="/v1/files", query=b"secret=1")
+    denied = Session(inner).run(path="/v1/nothing", query=b"secret=1")
     assert denied.denied("operation_not_allowed")["policy"] == "edge"
     assert inner.scope is None
     passed = Session(inner, edge=EdgeRules(unknown_operations="allow")).run(
-        {"type": "http.request", "body": b"\x00 no JSON", "more_body": False}, path="/v1/files")
+        {"type": "http.request", "body": b"\x00 no JSON", "more_body": False}, path="/v1/nothing")
     assert (passed.status, inner.body) == (200, b"\x00 no JSON")
     for session in (denied, passed):
-        assert (session.book.outcome["operation"], session.book.outcome["path"]) == ("unknown", "/v1/files")
+        assert (session.book.outcome["operation"], session.book.outcome["path"]) == ("unknown", "/v1/nothing")
 
 
 def test_who_is_refused_by_the_head_is_not_asked_for_the_body() -> None:

@@ -14,6 +14,7 @@ from uvicorn.protocols.http import httptools_impl
 from douane.errors import EnvironmentFailedError
 from douane.hosts import internals, proxy
 from douane.hosts.http import HttpServer
+from douane.hosts.sockets import WebSocketProtocol
 from douane.hosts.internals import (
     MITMPROXY_SERIES,
     MITMPROXY_VERSION,
@@ -24,6 +25,7 @@ from douane.hosts.internals import (
     ProxyConnectionHandler,
     Proxyserver,
     ServerState,
+    WebSocketsSansIOProtocol,
     commands,
     connection,
     events,
@@ -207,7 +209,19 @@ def test_uvicorns_protocol_is_made_as_we_make_it() -> None:
 
     made = HttpServer(app)
     assert made.config.loaded_app is app, "nothing of uvicorn's may stand before our app (proxy headers, tracing)"
-    assert made.config.ws_protocol_class is None
+    assert made.config.ws_protocol_class is WebSocketProtocol
+
+
+def test_uvicorns_websocket_protocol_is_as_we_changed_it() -> None:
+    assert list(inspect.signature(WebSocketsSansIOProtocol.__init__).parameters) == [
+        "self", "config", "server_state", "app_state", "_loop"]
+    upgrade = inspect.getsource(HttpToolsProtocol.handle_websocket_upgrade)
+    assert "app_state=self.app_state" in upgrade
+    assert "self.transport.set_protocol(protocol)" in upgrade
+    made = inspect.getsource(WebSocketsSansIOProtocol)
+    for leaned_on in ("self.conn = ServerProtocol(", "self.read_paused", "self.close_sent", "self.frames", "await self.app(self.scope",
+                      "def handle_cont(", "def handle_parser_exception(", "max_size=self.config.ws_max_size"):
+        assert leaned_on in made, leaned_on
 
 
 def test_uvicorn_starts_the_app_after_the_head_and_copies_the_state() -> None:

@@ -16,7 +16,7 @@ from douane.demo.provider import LocalProvider, Reply, Seen
 from douane.histories.sqlite import FILE, SqliteHistories
 from douane.objects.base import Holder
 from douane.objects.store import SqliteObjects
-from douane.providers.objects import Spot, made, named, spot
+from douane.providers.objects import Spot, made, named, spot, tells
 from douane.providers.offlimits import is_off_limits
 from douane.providers.table import builtin
 from tests import house
@@ -326,6 +326,18 @@ def test_what_is_off_limits_elsewhere_and_what_is_not() -> None:
     ("/v1/embeddings", None)])
 def test_where_a_path_stands(path: str, where: Spot | None) -> None:
     assert spot(path) == where
+
+
+@pytest.mark.parametrize(("method", "path", "document", "told"), [
+    ("POST", "/v1/files", None, True), ("GET", "/v1/batches/batch_1", None, True),
+    ("GET", "/v1/files/file-1/content", None, False),
+    ("GET", "/v1/messages/batches/b/results", None, False), ("GET", "/v1/containers/c/files/f/content", None, False),
+    ("POST", "/v1/chat/completions", {"store": True}, True), ("POST", "/v1/chat/completions", {}, False),
+    ("POST", "/v1/messages", {"tools": [{"type": "code_execution_20250825"}]}, True), ("POST", "/v1/messages", {}, False),
+    ("POST", "/v1beta/models/gemini-2.5-pro:batchGenerateContent", {}, True)])
+def test_which_answers_are_believed(method: str, path: str, document: Any, told: bool) -> None:
+    """What callers wrote themselves is not: it could name anybody's objects."""
+    assert tells(method, path, spot(path), document) is told
 
 
 def test_googles_names() -> None:

@@ -257,6 +257,11 @@ def test_nothing_waits_but_what_may_become_a_placeholder() -> None:
     assert text.feed(PLACEHOLDERS[0]) == VALUES[0]
 
 
+def test_what_left_unread_counts_for_where_a_value_may_go() -> None:
+    events = [stream(one) for one in anthropic_text("see https://evil", ".example/?q=", PLACEHOLDERS[0])]
+    assert through(events, b"text/event-stream") == b"".join(events)
+
+
 def test_what_waits_leaves_before_its_block_ends() -> None:
     stop = {"type": "content_block_stop", "index": 0}
     got = through([stream(*anthropic_text("a <EM"), {"type": "ping"}, stop)], b"text/event-stream")

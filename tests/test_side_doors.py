@@ -197,7 +197,7 @@ def test_the_gateway_is_no_way_to_itself(gateway: Gateway, host: str) -> None:
 @pytest.mark.parametrize(("where", "reason"), [
     ("api.openai.com:80", b"governed, but not on port 80"), ("api.openai.com:8443", b"not on port 8443"),
     ("API.OPENAI.COM.:444", b"not on port 444"), ("chatgpt.com:443", b"format is not read"),
-    ("api.githubcopilot.com:443", b"format is not read"), ("x.openai.azure.com:443", b"format is not read"),
+    ("api.githubcopilot.com:443", b"format is not read"), ("a.b.openai.azure.com:443", b"format is not read"),
     ("xx.api.openai.com:443", b"not in the table")])
 def test_hosts_that_are_refused_with_the_reason(gateway: Gateway, provider: LocalProvider, where: str, reason: bytes) -> None:
     with untouched(provider):
@@ -403,7 +403,7 @@ def test_a_header_of_60_mb_ends_the_connection(gateway: Gateway, provider: Local
 
 @pytest.mark.parametrize("target", [
     "//v1/chat/completions", "/v1/../v1/chat/completions", "/v1/chat%2fcompletions", "/v1/chat/completions/",
-    "/V1/chat/completions", "/v1/chat/completions;x", "/v1/organization/users", "/v1/files", "/"])
+    "/V1/chat/completions", "/v1/chat/completions;x", "/v1/organization/users", "/v1/nothing", "/"])
 def test_paths_that_are_no_operation(gateway: Gateway, provider: LocalProvider, target: str) -> None:
     with untouched(provider):
         got = call(gateway, request(chat(), target=target))
@@ -595,7 +595,7 @@ def test_chunk_extensions_without_end(gateway: Gateway, provider: LocalProvider)
 
 
 def test_expect_with_a_denial_needs_no_body(gateway: Gateway, provider: LocalProvider) -> None:
-    for target, size, status in ((CHAT, LIMIT * 9, 413), ("/v1/files", 9, 403)):
+    for target, size, status in ((CHAT, LIMIT * 9, 413), ("/v1/nothing", 9, 403)):
         with Wire.tls(gateway) as wire, untouched(provider):
             wire.send(request(None, target=target, headers=[("Expect", "100-continue"), ("Content-Length", str(size))]))
             got = wire.answer()

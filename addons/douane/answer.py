@@ -48,6 +48,10 @@ class Capture:
         self._chunks.clear()
         self.lost = self.lost or why
 
+    def raw(self) -> bytes:
+        """What was fed, the key in it: for counting, not for keeping."""
+        return b"".join(self._chunks)
+
     def text(self) -> bytes:
         """What was fed, the key hidden. Call it once."""
         raw = b"".join(self._chunks)

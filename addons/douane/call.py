@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from douane.secrets import NO_ORIGINALS, Originals, Secret
 
 __all__ = ["ANONYMOUS", "Call", "Caller", "Credential", "Ended", "Finding", "Headers", "Outcome", "Outgoing", "Principal",
-           "Signer", "Target", "Usage"]
+           "Signer", "Target", "Usage", "Walked"]
 
 type Headers = tuple[tuple[bytes, bytes], ...]
 """Header fields in wire order, names in lower case."""
@@ -153,6 +153,17 @@ class Finding:
     """JSON paths; array indexes and known field names, no keys that the user made up."""
 
 
+class Walked:
+    """The text positions of one document, kept so that the next policy need not walk it again; of another document (a
+    rewritten body has one) they are not."""
+
+    __slots__ = ("document", "positions")
+
+    def __init__(self) -> None:
+        self.document: Any = None
+        self.positions: tuple[Any, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One request to a provider, as policies see it."""
@@ -186,6 +197,8 @@ class Call:
     """The id of the handshake's record, where this is a turn of a WebSocket session."""
     context: int = 0
     """Tokens, estimated, that the provider holds of this session and that count as input again."""
+    walked: Walked = field(default_factory=Walked, repr=False, compare=False)
+    """What was found in ``document``, for who asks next (``policy.positions``)."""
 
     def with_body(self, body: bytes, document: Any, model: str, stream: bool) -> "Call":
         """The call once its body has been read. Spelled out: :func:`dataclasses.replace` takes three times as long, and
@@ -226,3 +239,5 @@ class Outcome:
     model: str = ""
     """The model the answer names, where it names one."""
     upstream_request_id: str = ""
+    counted: bool = False
+    """The usage is estimated, and nothing can have been billed that was not seen."""

@@ -10,7 +10,8 @@ No sockets, no ASGI: the governor feeds it and does what it says.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from douane.answer import AnswerPipe, Capture
 from douane.audit import record
 from douane.call import Call, Ended, Finding, Headers, Outcome, Usage
 from douane.chain import Chain, Entry
+from douane.counted import MOST_AHEAD, ahead, counted, shows_all
 from douane.echo import EchoMask
 from douane.errors import DENIALS, RefusedError
 from douane.gate import AuditSink, Gate
@@ -40,6 +42,8 @@ MOST_FINDINGS = 1000
 """Of one turn of a session, whose frames nobody counts."""
 _REQUEST_IDS = (b"x-request-id", b"request-id", b"x-amzn-requestid")
 _NO_READING = Reading()
+_OF_THE_BYTES = frozenset({b"content-encoding", b"content-md5", b"digest", b"content-digest"})
+"""Headers of a body that no byte can be put into."""
 
 
 @dataclass(slots=True)
@@ -49,6 +53,9 @@ class _Clock:
     opened: float
     forwarded: float = 0.0
     first_body: float = 0.0
+    last_body: float = 0.0
+    unread: float = 0.0
+    """Seconds, summed, in which the client took nothing, so that nothing was read."""
     upstream_done: float = 0.0
 
     def latencies(self) -> dict[str, float | None]:
@@ -142,7 +149,9 @@ class Exchange:
         call = self.call
         if not (self.provider.includes_usage and call.stream and call.operation in ("chat", "completions")):
             return
-        asked = None if call.header(b"content-encoding") else asking(call.body, call.document)
+        if not _OF_THE_BYTES.isdisjoint(name for name, _ in call.headers):
+            return
+        asked = asking(call.body, call.document)
         if asked is not None:
             self.call = replace(call, body=asked[0], document=asked[1])
             self._filters = (UsageFilter(), *self._filters)
@@ -300,8 +309,8 @@ class Exchange:
         self.takes = open_framing if open_framing is not None and open_framing.extendable else None
         if wire is not None and status < 300:
             self._meter = wire.meter(framing, headers)
-        if self._scribe is not None:
-            key = self._key()
+        if self._scribe is not None or (framing is not None and self._meter is not None):
+            key = self._key() if self._scribe is not None else ""
             self._capture = Capture(EchoMask(key) if key else None)
             self._capture.framing = framing
         self._pipe = AnswerPipe(self._meter, self._filters, self.chain.edge.max_body, self._capture)
@@ -322,9 +331,20 @@ class Exchange:
 
     def feed(self, chunk: bytes) -> bytes:
         """A piece of the provider's body; returns what may leave now. Raises RefusedError."""
-        if not self._clock.first_body:
-            self._clock.first_body = time.perf_counter()
+        clock = self._clock
+        clock.last_body = time.perf_counter()
+        if not clock.first_body:
+            clock.first_body = clock.last_body
         return self._guarded(self._begun().feed, chunk)
+
+    @contextmanager
+    def unread(self) -> Iterator[None]:
+        """Round a wait for the client, in which nothing of the provider's is read."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._clock.unread += time.perf_counter() - began
 
     def close(self) -> bytes:
         """The provider's body is whole; returns the rest. Raises RefusedError."""
@@ -399,15 +419,40 @@ class Exchange:
 
     def _outcome(self, ended: Ended) -> Outcome:
         reading = self._meter.reading() if self._meter is not None else _NO_READING
-        cost, guessed = reading.cost_usd, False
+        cost, guessed, usage, whole = reading.cost_usd, False, reading.usage, False
         if not self._clock.forwarded:
             cost = 0.0  # nothing went upstream
-        elif cost is None and reading.usage is not None:
-            names = (reading.model, self.call.model)
-            bill = self.gate.prices.bill(self.call.provider, names, reading.usage, self.call.at, reading.tier)
-            cost, guessed = bill.usd, bill.ceiling
-        return Outcome(ended, self._status, reading.usage, reading.partial or guessed, cost, reading.model,
-                       self._upstream_request_id)
+        elif cost is None:
+            if usage is None or reading.partial:
+                usage, whole = self._counted(reading)
+            if usage is not None:
+                names = (reading.model, self.call.model)
+                bill = self.gate.prices.bill(self.call.provider, names, usage, self.call.at, reading.tier)
+                cost, guessed = bill.usd, bill.ceiling
+        estimated = reading.partial or guessed or usage is not reading.usage
+        return Outcome(ended, self._status, usage, estimated, cost, reading.model, self._upstream_request_id,
+                       counted=whole and not guessed)
+
+    def _counted(self, reading: Reading) -> tuple[Usage | None, bool]:
+        """The usage of an answer that did not tell it, or not to its end, by what was seen of it, and whether that is all that
+        can have been billed."""
+        capture, wire = self._capture, self.operation.wire if self.operation is not None else None
+        if wire is None or not wire.bound.stated or capture is None or capture.lost or not capture.size:
+            return reading.usage, False
+        if self.call.session:  # its sound is not kept, nor what the provider held before
+            return reading.usage, False
+        try:
+            usage = counted(self.call, wire, reading.usage, capture.raw(), capture.framing)
+        except Exception as error:  # noqa: BLE001 - the outcome must be written all the same
+            log.error("an answer could not be counted: %s", where(error), extra={"douane_id": self.call.id})
+            return reading.usage, False
+        unread = ahead(self._clock.unread + time.perf_counter() - self._clock.last_body)
+        model = reading.model or self.call.model
+        whole = (capture.framing is not None and unread <= MOST_AHEAD and shows_all(model, self.call.document)
+                 and shows_all(self.call.model, self.call.document) and not usage.reasoning)
+        if whole and not (self._meter is not None and self._meter.ended):
+            usage = replace(usage, output=usage.output + unread)
+        return usage, whole
 
     async def _settle(self, result: Outcome) -> None:
         """Every policy that began, in reverse; one that fails is recorded and does not keep the others from theirs."""

@@ -108,16 +108,17 @@ def read_providers(section: Mapping[str, Entry], builtin: Mapping[str, Provider]
 
 
 def by_host(providers: Mapping[str, Provider], section: Mapping[str, Entry], problems: Problems) -> ByHost:
-    """The governed hosts. Two providers that claim one are a problem, but where each has another root there."""
+    """The governed hosts: not those of a provider that must be asked for, where no file names it. Two providers that claim one are a problem, but where each has another root there."""
     owners: dict[tuple[str, str], Provider] = {}
-    for provider in providers.values():
+    watched = [one for one in providers.values() if not one.opt_in or one.name in section]
+    for provider in watched:
         for host in provider.hosts:
             other = owners.setdefault((host, provider.root), provider)
             entry = section.get(provider.name) or section.get(other.name)
             if other is not provider and entry:
                 problems.add(entry.place, f"providers.{provider.name}: the host {host}{provider.root} is {other.name}'s "
                                           f"already{_stands(section, other.name)}")
-    return ByHost(providers.values())
+    return ByHost(watched)
 
 
 def _stands(section: Mapping[str, Entry], name: str) -> str:
@@ -150,7 +151,8 @@ class _Reading:
             return None
         if hosts is None or (spec.upstream and where is None):
             return None
-        return replace(provider, target=where, hosts=tuple(dict.fromkeys((*provider.hosts, *hosts))))
+        return replace(provider, target=where, hosts=tuple(dict.fromkeys((*provider.hosts, *hosts))),
+                       includes_usage=provider.includes_usage or spec.includes_usage)
 
     def addition(self, name: str, builtin: Mapping[str, Provider], spec: ProviderSpec) -> Provider | None:
         if not spec.like:

@@ -263,7 +263,8 @@ class _Passage:
             await exchange.finish("complete")
         if out or ended:
             await self._send_head()
-            await self.send({"type": "http.response.body", "body": out, "more_body": not ended})
+            with exchange.unread():
+                await self.send({"type": "http.response.body", "body": out, "more_body": not ended})
 
     async def _send_head(self) -> None:
         if not self.started and self.head is not None:

@@ -21,11 +21,11 @@ from douane.call import Call, Credential, Headers, Outcome, Principal
 from douane.histories.base import Shelf
 from douane.ledger.till import Till
 from douane.placeholders import DataKey
-from douane.providers.base import Wire
+from douane.providers.base import Position, Wire
 from douane.verdict import Verdict
 
 __all__ = ["Admits", "BodyFilter", "Credentials", "Directory", "Filters", "Setting", "Settles", "Traits", "Wires",
-           "policy", "registry", "traits"]
+           "policy", "positions", "registry", "traits"]
 
 
 @runtime_checkable
@@ -79,6 +79,15 @@ class Credentials(Protocol):
 
 type Wires = Callable[[Call], Wire | None]
 """By a call's provider, method and path; None: its bodies hold no text. Rows of one name may be read in different ways."""
+
+
+def positions(call: Call, wire: Wire) -> tuple[Position, ...]:
+    """The texts of *call*, whose row is read by *wire*: walked once for all policies. No policy changes a document where it
+    stands: a rewritten call has another."""
+    walked = call.walked
+    if walked.document is not call.document:
+        walked.positions, walked.document = tuple(wire.walk(call.document)), call.document
+    return walked.positions
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,8 @@ class RestoreFilter:
 
     def close(self) -> bytes:
         if self._splitter is not None:
+            if isinstance(self._splitter, Events):
+                self._catch_up(self._splitter)
             left = self._splitter.close()
             return self._flush([()]) + b"".join([self._frame(frame) for frame in left])
         if self._parts is None:
@@ -98,12 +100,15 @@ class RestoreFilter:
             self._passed.append(block)
             self._size += len(block)
             return block
-        passed, self._passed, self._size = self._passed, [], 0
-        for one in passed:
-            self._frame(splitter.event(one))
+        self._catch_up(splitter)
         out = self._frame(splitter.event(block))
         self._waiting = any(channel.held for channel in self._channels.values())
         return out
+
+    def _catch_up(self, splitter: Events) -> None:
+        passed, self._passed, self._size = self._passed, [], 0
+        for one in passed:
+            self._frame(splitter.event(one))
 
     def _frame(self, frame: Frame) -> bytes:
         data = frame.data

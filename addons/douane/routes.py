@@ -12,9 +12,12 @@ from urllib.parse import quote, unquote
 from douane.asgi import Scope
 from douane.errors import ConfigError, RefusedError
 from douane.providers.base import Operation, Provider
+from douane.providers.table import builtin
 
 __all__ = ["Place", "Routes", "below_root"]
 
+_CLAIMED = ("openai", "anthropic")
+"""Of the built-in providers, those whose paths are taken without a route; the others' are too like anybody's own."""
 _SAFE = "/:@!$&'()*+,;=~"
 """Beside letters, digits, ``-._``: what a path holds as it is (RFC 3986 §3.3)."""
 
@@ -64,7 +67,8 @@ class Routes:
         if twice := next((key for key in keys if keys.count(key) > 1), None):
             raise ConfigError(f"routes: {twice!r} is given twice")
         return cls(tuple(sorted(routes, key=lambda route: -len(route.key))),
-                   tuple(one for one in providers.values() if not one.free))
+                   tuple(one for one in providers.values() if not one.free and (
+                       one.name in _CLAIMED or one.name not in builtin())))
 
     def find(self, method: str, path: str, raw: str, *, unknown_pass: bool) -> Place | None:
         """The call that a request for *path* (decoded) is; None where it is the app's alone. *raw*: the same path as the

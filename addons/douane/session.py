@@ -11,11 +11,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import parse_qsl
 
 import orjson
 
 from douane.asgi import App, Message, Receive, Scope, Send
 from douane.call import Call, Ended, Headers
+from douane.echo import EchoMask
 from douane.errors import DENIALS, AuditUnavailableError, RefusedError, UpstreamError, retryable
 from douane.exchange import Exchange
 from douane.gate import Gate, new_id
@@ -122,8 +124,12 @@ class Session:
             return self._refused("edge", "operation_not_allowed", why)
         self._model = self._talk.asked_for(head.call.query)
         denial = await head.admit(head.call.with_body(b"", None, self._model, True))
-        if denial is None:
-            denial = self._renew(head)
+        credential = head.call.credential
+        if denial is None and credential is not None:
+            self._filters = (EchoMask(credential.secret.reveal()),)
+            if any(name == "call_id" for name, _ in parse_qsl(head.call.query, keep_blank_values=True)):
+                return self._refused("edge", "operation_not_allowed", "a call by WebRTC is not joined with a shared key: it is "
+                                                                      "not known here who made it")
         return denial
 
     @property
@@ -236,9 +242,8 @@ class Session:
             kind = _text(document, "type")
             event_id = _text(document, "event_id")
             sound = kind in talk.media
-            listened = not self._listens or any(turn.sound and not turn.response for turn in self._turns)
-            asks = kind in talk.asks or (sound and not listened)
-            if asks and len(self._turns) >= MOST_TURNS:
+            asks = kind in talk.asks
+            if len(self._turns) >= MOST_TURNS and asks:
                 raise RefusedError("rate_limited", f"{MOST_TURNS} answers are under way in this session")
             model = talk.model(document) or self._model
             denial = await exchange.judge_frame(self._frame(exchange, frame, document, model), asks=asks)
@@ -250,7 +255,7 @@ class Session:
         if denial is None:
             denial = await self._agreed(exchange, sound=sound, asks=asks, event_id=event_id)
         if denial is None:
-            return sent
+            return sent if not sound or await self._may_be_answered() else None
         self._asking = None
         await exchange.finish("denied")
         await self._tell(denial, exchange.call.id, event_id)
@@ -270,7 +275,7 @@ class Session:
                 self._model = self._talk.model(call.document) or self._model
         new = len(call.originals) != len(self._originals)
         self._originals = call.originals
-        if new or (asks and not sound):
+        if new or asks:
             exchange.call = replace(call, document=self._said.documents())
             rest = self._rest()
             denial = self._renew(exchange)
@@ -278,9 +283,15 @@ class Session:
                 await self._send({"type": "websocket.send", "text": message})
             if denial is not None:
                 return denial
-        return await self._ask(exchange, sound=sound, event_id=event_id) if asks else None
+        return await self._ask(exchange, event_id) if asks else None
 
-    async def _ask(self, exchange: Exchange, *, sound: bool, event_id: str) -> Deny | None:
+    async def _may_be_answered(self) -> bool:
+        """Whether sound may go on: a pause in it may be answered, so that there must be room for an answer before."""
+        if not self._listens or any(turn.sound and not turn.response for turn in self._turns):
+            return True
+        return isinstance(await self._unasked(sound=True), _Turn)
+
+    async def _ask(self, exchange: Exchange, event_id: str) -> Deny | None:
         for turn in [one for one in self._turns if one.may_be]:  # what was said so far is asked for in so many words
             self._turns.remove(turn)
             await turn.exchange.finish("complete")
@@ -292,9 +303,8 @@ class Session:
             denial = Deny(error.code, error.reason)
             exchange.refuse("audit", denial)
             return denial
-        if not sound:
-            exchange.forward()
-        self._turns.append(_Turn(exchange, event_id, sound=sound))
+        exchange.forward()
+        self._turns.append(_Turn(exchange, event_id))
         return None
 
     def _open(self) -> Exchange:
@@ -332,8 +342,9 @@ class Session:
             passed = self.head.start(101, _request_ids(message.get("headers", ())))
             await self._send({"type": kind, "subprotocol": message.get("subprotocol"), "headers": list(passed)})
         elif kind == "websocket.close":
-            waiting = any(not turn.may_be for turn in self._turns)
-            self._ended = "upstream_error" if waiting or message.get("code", 1000) not in (1000, 1001) else "complete"
+            if not self._over:  # else it is the answer to the client's own closing
+                waiting = any(not turn.may_be for turn in self._turns)
+                self._ended = "upstream_error" if waiting or message.get("code", 1000) not in (1000, 1001) else "complete"
             await self.end(self._ended)
             if not self._over:
                 self._over = True
@@ -384,25 +395,30 @@ class Session:
 
     async def _begun(self, document: Any, frame: bytes) -> _Turn:
         waiting = [turn for turn in self._turns if not turn.response]
-        turn = next((one for one in waiting if not one.sound), None) or next(iter(waiting), None) or await self._unasked()
+        found = next((one for one in waiting if not one.sound), None) or next(iter(waiting), None)
+        turn = found or await self._unasked(sound=False)
+        if isinstance(turn, Deny):
+            raise RefusedError(turn.code, turn.reason)
         turn.response = response_id(document) or "unnamed"
         if turn.may_be:
             turn.exchange.forward()
         turn.exchange.start(200, ((b"content-type", MESSAGES_MEDIA),))
         return turn
 
-    async def _unasked(self) -> _Turn:
-        """An answer that nothing here asked for. Raises RefusedError where it may not be."""
+    async def _unasked(self, *, sound: bool) -> "_Turn | Deny":
+        """An answer that the client has not asked for in so many words: that *sound* may get, or that has begun by itself.
+        Where it may not be, the client has been told."""
         exchange = self._open()
-        turn = _Turn(exchange)
         denial = await exchange.judge_frame(self._frame(exchange, b"{}", {}, self._model), asks=True)
         exchange.call = replace(exchange.call, body=self._said.take(), document=None)
-        exchange.forward()
+        if not sound:
+            exchange.forward()
         if denial is not None:
-            await exchange.finish("cut")
+            await exchange.finish("denied" if sound else "cut")
             await self._tell(denial, exchange.call.id, "")
-            raise RefusedError(denial.code, denial.reason)
+            return denial
         await exchange.intend()
+        turn = _Turn(exchange, sound=sound)
         self._turns.append(turn)
         return turn
 

@@ -89,6 +89,7 @@ def outcome(call: Call, revision: str, findings: Iterable[Finding], result: Outc
             "cache_write": usage.cache_write, "reasoning": usage.reasoning,
             **{name: count for name in _RARE if (count := getattr(usage, name))}},
         "estimated": result.estimated,
+        **({"counted": True} if result.counted else {}),
         "cost_usd": result.cost_usd,
         "reserved_usd": reserved_usd,
         "latency_ms": latency_ms,

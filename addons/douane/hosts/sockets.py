@@ -49,6 +49,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
 
     def handle_cont(self, event: Frame) -> None:
+        if self.close_sent:
+            return
         if len(self.frames) >= MOST_FRAGMENTS:
             self.conn.fail(1009, "too many fragments")
             self.handle_parser_exception()

@@ -41,7 +41,7 @@ _PLAIN_MEMBERS = frozenset({"functionDeclarations", "function_declarations", "fu
                             "parameter_definitions"})
 """A tool without a type is the caller's own where it has one of these."""
 _TOOLS = ("tools", "functions", "toolConfig")
-_HISTORIES = ("previous_response_id", "conversation", "prompt", "container", "cachedContent", "cached_content")
+_HISTORIES = ("previous_response_id", "conversation", "container", "cachedContent", "cached_content")
 _AGENTS = ("compound", "deep-research")
 """Models that search and call themselves before they answer; they count as AGENT_CALLS unseen things."""
 _AGENT_CALLS = 4
@@ -94,7 +94,7 @@ def unseen(document: Any) -> int:
     provider, tools that the provider runs. Iterative: depth costs no stack."""
     found, waiting = 0, [document]
     if isinstance(document, dict):
-        found = sum(1 for name in _HISTORIES if document.get(name))
+        found = sum(1 for name in _HISTORIES if document.get(name)) + isinstance(document.get("prompt"), dict)
         for name in ("tools", "mcp_servers", "plugins"):
             listed = document.get(name)
             if isinstance(listed, list):

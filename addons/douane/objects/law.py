@@ -18,6 +18,7 @@ from douane.objects.answers import Listed, Noting
 from douane.objects.base import Holder, Register
 from douane.objects.requests import names_in
 from douane.policy import BodyFilter
+from douane.providers.dialogue import SOCKET
 from douane.providers.objects import Spot, in_query, is_stored, made, own_alone, spot, tells
 from douane.verdict import ALLOW, Deny, Verdict
 
@@ -28,6 +29,7 @@ _MOST = 20_000
 _NOT_YOURS = Deny("operation_not_allowed", "the request names an object that this caller has not made through this gateway: "
                                            "with a shared key, files, batches, responses, conversations and the like are "
                                            "reachable only by who made them")
+_OF_SESSIONS = ("responses/", "conversations/")
 _LARGE = 1 << 18
 """Bytes; a longer body is read beside the loop."""
 
@@ -69,6 +71,8 @@ class Ownership:
         except ValueError as error:
             return Deny("operation_not_allowed", f"it cannot be told which stored objects the request names: {error}")
         wanted |= found
+        if call.method == SOCKET and place is None:  # a session's own, which live no longer than it does
+            wanted = {one for one in wanted if not one.startswith(_OF_SESSIONS)}
         if len(wanted) > _MOST:
             return Deny("operation_not_allowed", f"a request may name at most {_MOST} stored objects")
         one = _Open(Holder(call.provider, call.principal.tenant), place, document)
@@ -85,11 +89,12 @@ class Ownership:
             return None
         if one.held is not None and one.place is not None:
             return Listed(one.place.collection, one.held)
-        if not tells(call.method, call.path, one.place, one.document):
+        method = "POST" if call.method == SOCKET else call.method
+        if not tells(method, call.path, one.place, one.document):
             return None
         google, stored = call.provider in self.google, is_stored(one.place, one.document)
         one.noting = Noting(
-            lambda document: made(call.method, one.place, document, google=google, stored=stored),
+            lambda document: made(method, one.place, document, google=google, stored=stored),
             lambda names: self.register.objects.add(one.holder, names, call.at))
         return one.noting
 

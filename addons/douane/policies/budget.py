@@ -11,7 +11,6 @@ when it ends.
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -21,7 +20,10 @@ from douane.ledger.base import NANO, Account, Demand, LedgerUnavailableError, Re
 from douane.ledger.estimate import UNSEEN, input_bound
 from douane.ledger.till import Till
 from douane.ledger.windows import Period, window
-from douane.policy import Setting, Wires, policy
+from douane.policy import Setting, Wires, policy, positions
+from douane.providers.base import Bound
+from douane.providers.edit import Path, put
+from douane.providers.wires import read_json
 from douane.units import Limit, Spelled, parse_limit, parse_usd
 from douane.verdict import ALLOW, Allow, Deny, Rewrite, Verdict
 
@@ -30,12 +32,13 @@ __all__ = ["Budget", "Unbounded", "charge", "output_bound"]
 _FREE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 _FREE = frozenset({"models", "count_tokens"})
 """Operations that no provider bills."""
-_BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-_INSERTED = {"chat": "max_completion_tokens", "responses": "max_output_tokens", "messages": "max_tokens"}
-"""Operation → the member in which it takes a bound."""
+_NO_OUTPUT = frozenset({"embeddings", "rerank", "classify"})
+"""Operations whose answers have no tokens that are billed."""
 _MOST = 10_000_000
 """Tokens, or choices, that one call may ask for; more is a slip or an attack on our arithmetic."""
 _LARGEST_NAME = 200
+_OF_THE_BYTES = frozenset({b"content-encoding", b"content-md5", b"digest", b"content-digest"})
+"""Headers of a body that no byte can be put into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,25 +165,30 @@ class _Budget:
         wire = self.wires(call)
         if wire is None or not isinstance(call.document, dict):
             return call, None
+        of, silent = wire.bound, call.operation in _NO_OUTPUT
+        if not of.stated and not silent:
+            return call, None
+        given = input_bound(call.provider, call.document, (one.text for one in positions(call, wire)), call.model)
+        given += _token_ids(call.document)
+        if silent:
+            return call, (given + call.context, 0)
         try:
-            choices = _whole(call.document, "n") or 1
-            bound = output_bound(call.document)
+            answers = _answers(of, call.document)
+            bound = output_bound(of, call.document)
         except ValueError as error:
             return Deny("bad_request", str(error))
         if bound is None:
             rule = self.rules.unbounded
             if rule.act == "deny":
                 return Deny("budget_exceeded", "the call states no bound for its output, such as "
-                                               f"{_INSERTED.get(call.operation, 'max_tokens')}")
+                                               f"{_spelled(of.insert or of.stated[0])}")
             bound = rule.tokens
             if rule.act == "insert":
-                inserted = _insert(call, bound)
+                inserted = _insert(call, of, bound)
                 if isinstance(inserted, Deny):
                     return inserted
                 call = inserted
-        texts = (position.text for position in wire.walk(call.document))
-        given = input_bound(call.provider, call.document, texts, call.model)
-        return call, (given + call.context, bound * choices)
+        return call, (given + call.context, bound * answers)
 
     def _amount(self, call: Call, tokens: tuple[int, int] | None) -> int | None:
         """Nano-USD; None where the price or the size is unknown and ``unpriced`` refuses that."""
@@ -207,25 +215,55 @@ def charge(outcome: Outcome, reserved: int) -> int | None:
         return 0
     if outcome.cost_usd is not None:
         seen = nano(outcome.cost_usd)
-        return None if outcome.estimated and seen < reserved else seen
+        return None if outcome.estimated and not outcome.counted and seen < reserved else seen
     if outcome.status >= 300 or (outcome.status == 0 and outcome.ended == "upstream_error"):
         return 0  # the provider refused it, or was never reached
     return None
 
 
-def output_bound(document: Mapping[str, Any]) -> int | None:
+def output_bound(of: Bound, document: Any) -> int | None:
     """Tokens that one choice may have at most, as the call itself says; None where it does not. Raises ValueError."""
-    stated = [value for name in _BOUNDS if (value := _whole(document, name)) is not None]
+    stated = [value for path in of.stated if (value := _whole(document, path)) is not None]
     return max(stated) if stated else None
 
 
-def _whole(document: Mapping[str, Any], name: str) -> int | None:
-    value = document.get(name)
-    if value is None:
+def _answers(of: Bound, document: Any) -> int:
+    """How many answers are made, each as long as the bound. Raises ValueError."""
+    choices = [_whole(document, path) or 1 for path in (of.choices, *of.tries) if path is not None]
+    asked = None if of.each is None else _at(document, of.each)
+    many = len(asked) if isinstance(asked, list) and not all(isinstance(one, int) for one in asked) else 1
+    return max(choices, default=1) * many
+
+
+def _token_ids(document: Any) -> int:
+    """Tokens that are given as numbers, alone or in lists."""
+    found = 0
+    for name in ("input", "prompt"):
+        given = document.get(name)
+        for one in given if isinstance(given, list) else ():
+            found += len(one) if isinstance(one, list) else isinstance(one, int)
+    return found
+
+
+def _at(document: Any, path: Path) -> Any:
+    for name in path:
+        if not isinstance(document, dict):
+            return None
+        document = document.get(name)
+    return document
+
+
+def _whole(document: Any, path: Path) -> int | None:
+    value = _at(document, path)
+    if value is None or value == "inf" or (value == -1 and path[-1] == "num_predict"):  # Realtime's, Ollama's word for no bound
         return None
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MOST:
-        raise ValueError(f"{name} must be a whole number, up to {_MOST}")
+        raise ValueError(f"{_spelled(path)} must be a whole number, up to {_MOST}")
     return value
+
+
+def _spelled(path: Path) -> str:
+    return ".".join(map(str, path))
 
 
 def _account(book: str, scope: str, name: str, period: Period, at: float) -> Account:
@@ -233,15 +271,22 @@ def _account(book: str, scope: str, name: str, period: Period, at: float) -> Acc
     return Account(book, scope, name, period, start, end)
 
 
-def _insert(call: Call, bound: int) -> Call | Deny:
-    """The call with a bound put in after the opening brace: every other byte stays."""
-    name = _INSERTED.get(call.operation)
-    coding = call.header(b"content-encoding")
-    if name is None or (coding is not None and coding.strip().lower() not in (b"", b"identity")):
+def _insert(call: Call, of: Bound, bound: int) -> Call | Deny:
+    """The call with a bound put in: every other byte stays."""
+    if of.insert is None or not _OF_THE_BYTES.isdisjoint(name for name, _ in call.headers):
         return Deny("budget_exceeded", "the call states no bound for its output, and none can be inserted in such a body")
-    if any(other in call.document for other in _BOUNDS):
+    if any(path[-1] in holder for path in of.stated if isinstance(holder := _at(call.document, path[:-1]), dict)
+           and holder.get(path[-1]) is None):
         return Deny("bad_request", "a bound of null is none: leave the member out, so that one can be inserted")
-    at = call.body.index(b"{") + 1
-    comma = b"," if call.document else b""
-    body = b'%b"%b":%d%b%b' % (call.body[:at], name.encode(), bound, comma, call.body[at:])
-    return replace(call, body=body, document={name: bound, **call.document})
+    try:
+        body = put(call.body, _beside(of, call.document), b"%d" % bound)
+    except ValueError as error:
+        return Deny("bad_request", str(error))
+    return replace(call, body=body, document=read_json(body))
+
+
+def _beside(of: Bound, document: Any) -> Path:
+    """Where the bound goes: into the object that the call has, where a format knows it by two names."""
+    path = of.insert or ()
+    spelled = (one for one in of.stated if len(one) > 1 and len(one) == len(path) and isinstance(_at(document, one[:-1]), dict))
+    return next(spelled, path) if len(path) > 1 and _at(document, path[:-1]) is None else path

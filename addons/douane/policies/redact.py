@@ -19,7 +19,7 @@ from douane.coding import coding_of, decode
 from douane.detect import DEFAULT_ENTITIES, Scanner, Wanted
 from douane.histories.base import NOTHING, History, Name, Shelf, durable
 from douane.placeholders import DataKey, Minter
-from douane.policy import BodyFilter, Setting, Wires, policy
+from douane.policy import BodyFilter, Setting, Wires, policy, positions
 from douane.providers.base import Wire
 from douane.providers.deltas import COMMON
 from douane.providers.edit import Place
@@ -118,15 +118,15 @@ class _Redact:
         wire = self.wires(call)
         if call.document is None or wire is None:
             return Deny("uninspectable", "the request's body cannot be searched for personal data") if call.body else ALLOW
-        positions = list(wire.walk(call.document))
-        texts = [read_text(one.text) for one in positions]
+        found = positions(call, wire)
+        texts = [read_text(one.text) for one in found]
         spans = iter(await self.scanner.scan(call.principal.tenant, [text for one in texts for text in one.scanned]))
         minter = Minter(self.key, call.principal.tenant, call.originals)
         put = self._replacing(minter, call.principal.tenant)
         changes: dict[Place, str] = {}
         counts: Counter[str] = Counter()
         places: dict[str, dict[str, None]] = {}
-        for position, text in zip(positions, texts, strict=True):
+        for position, text in zip(found, texts, strict=True):
             written = text.write([next(spans) for _ in text.scanned], put)
             for kind in written.types:
                 counts[kind] += 1

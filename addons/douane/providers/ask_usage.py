@@ -18,11 +18,13 @@ __all__ = ["UsageFilter", "asking"]
 
 _NULL = re.compile(rb',[ \t]*"usage"[ \t]*:[ \t]*null|"usage"[ \t]*:[ \t]*null[ \t]*,[ \t]*')
 """Inside of a string the quotes would be escaped."""
+_COMPACT = b',"usage":null'
+"""As most write it."""
 
 
 def asking(body: bytes, document: Any) -> tuple[bytes, Any] | None:
-    """The *body* (JSON in UTF-8, uncompressed) of a call for a stream, and its *document*, with the usage asked for and no other
-    byte changed; None where the app asks itself, wants no stream, or says what is no ``stream_options``."""
+    """The *body* (JSON in UTF-8, uncompressed) of a call for a stream, and its *document*, with the usage asked for and no
+    other byte changed; None where the app asks itself, wants no stream, or says what is no ``stream_options``."""
     if not isinstance(document, dict) or document.get("stream") is not True:
         return None
     options = document.get("stream_options")
@@ -30,7 +32,8 @@ def asking(body: bytes, document: Any) -> tuple[bytes, Any] | None:
         options = {}
     if not isinstance(options, dict) or options.get("include_usage") not in (None, False):
         return None
-    return put(body, ("stream_options", "include_usage"), b"true"), {**document, "stream_options": {**options, "include_usage": True}}
+    told = {**document, "stream_options": {**options, "include_usage": True}}
+    return put(body, ("stream_options", "include_usage"), b"true"), told
 
 
 class UsageFilter:
@@ -63,6 +66,9 @@ class UsageFilter:
 def _without(block: bytes) -> bytes:
     if b'"usage"' not in block:
         return block
+    at = block.find(_COMPACT)
+    if at >= 0:
+        return block[:at] + block[at + len(_COMPACT):]
     bare = _NULL.sub(b"", block, count=1)
     return b"" if bare == block and _is_extra(block) else bare
 

@@ -28,6 +28,7 @@ def _rows() -> tuple[Operation, ...]:
     return (
         *(row for row in openai_rows(_DEPLOYMENT) if row.name in _DEPLOYED),
         *openai_rows(_VERSION_1),
+        *(replace(row, path=re.compile("/(?:/)?voice-live/realtime")) for row in openai_rows("") if row.name == "realtime"),
         *(row for row in openai_rows("/(?:/)?models") if row.name in _SERVERLESS),
         *(replace(row, path=re.compile(f"/(?:/)?anthropic(?:{row.path.pattern})"), family=ANTHROPIC)
           for row in anthropic().operations))

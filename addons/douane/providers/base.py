@@ -48,7 +48,8 @@ class Position(NamedTuple):
     """The provider signed it (thinking with its signature): never rewritten; a finding in it can only be refused."""
 
 
-type UnseenKind = Literal["image", "audio", "video", "document", "file", "tokens", "encrypted", "binary", "url", "hosted_tool", "mcp"]
+type UnseenKind = Literal["image", "audio", "video", "document", "file", "tokens", "encrypted", "binary", "url",
+                         "hosted_tool", "mcp"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,10 @@ class Bound:
     stated: tuple[Path, ...] = ()
     insert: Path | None = None
     choices: Path | None = None
+    tries: tuple[Path, ...] = ()
+    """Other members that number the answers that are made: ``best_of``, another spelling. The greatest counts."""
+    each: Path | None = None
+    """Where a list has each of its elements answered: the prompts of legacy completions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +219,8 @@ class Provider:
     operations: tuple[Operation, ...]
     prices: str = ""
     """The provider's id in the price list (genai-prices); empty: only ``prices:`` of the policy files."""
+    opt_in: bool = False
+    """Governed only where policy files name it (``providers: {NAME: {}}``): its hosts serve much else."""
     root: str = ""
     """What stands before its paths on its hosts, where it shares them with others: ``/router/v2/anthropic``."""
     free: bool = False

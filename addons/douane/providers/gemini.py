@@ -72,7 +72,8 @@ _MOST = both("maxOutputTokens")
 BOUND = Bound(
     stated=tuple((config, name) for config in sorted(both("generationConfig")) for name in sorted(_MOST)),
     insert=("generationConfig", "maxOutputTokens"),
-    choices=("generationConfig", "candidateCount"))
+    choices=("generationConfig", "candidateCount"),
+    tries=tuple((config, name) for config in sorted(both("generationConfig")) for name in sorted(both("candidateCount"))))
 
 # -- streams -----------------------------------------------------------------------------------------------------------
 

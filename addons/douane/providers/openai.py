@@ -15,7 +15,6 @@ from douane.providers.assemble import AssembleChat, AssembleResponse
 from douane.providers.base import Bound, Family, Operation, Provider, Role
 from douane.providers.framing import Framing
 from douane.providers.meters import Answers, Seen, tokens
-from douane.providers.realtime import socket_rows
 from douane.providers.walk import ANSWER_TOKENS, BLOBS, TOKENS, Grammar
 from douane.providers.wires import JsonWire
 
@@ -186,7 +185,7 @@ RESPONSES = JsonWire(RESPONSE_GRAMMAR, RESPONSE_ANSWERS, _RESPONSES_ANSWER, Asse
 EMBEDDINGS = JsonWire(Grammar(ABOUT | {"input": "user"}, {}, {}, FREE, tokens=TOKENS | {"encoding_format"}), CHAT_ANSWERS,
                       Grammar({}, {}, {}, FREE, tokens=ANSWER_TOKENS, blobs=BLOBS | {"embedding"}))
 COMPLETIONS = JsonWire(Grammar(ABOUT | {"prompt": "user", "suffix": "user"}, {}, {}, FREE), CHAT_ANSWERS, _CHAT_ANSWER,
-                       AssembleChat, bound=Bound((("max_tokens",),), ("max_tokens",), ("n",)))
+                       AssembleChat, bound=Bound((("max_tokens",),), ("max_tokens",), ("n",), (("best_of",),), ("prompt",)))
 
 
 def openai_shaped(name: str, hosts: tuple[str, ...], *, root: str = "/v1", prices: str = "", responses: bool = False,
@@ -200,6 +199,5 @@ def openai_shaped(name: str, hosts: tuple[str, ...], *, root: str = "/v1", price
                   Operation("models", "GET", re.compile(f"{root}/models(?:/{MODEL_ID})?"))]
     if responses:
         operations.append(Operation("responses", "POST", re.compile(f"{root}/responses"), RESPONSES))
-        operations.extend(socket_rows(root, RESPONSES))
     return Provider(name, family, hosts, target, (b"authorization", b"Bearer "),
                     (b"authorization", b"x-api-key", b"api-key"), (*more, *operations), prices, includes_usage=includes_usage)

@@ -32,6 +32,7 @@ from douane.providers.openai import (
     RESPONSES,
     SCHEMAS,
 )
+from douane.providers.realtime import socket_rows
 from douane.providers.walk import ANSWER_TOKENS, BLOBS, TOKENS, Grammar
 from douane.providers.wires import JsonWire
 
@@ -219,10 +220,11 @@ _TABLE: tuple[tuple[str, str, str, JsonWire | None], ...] = (
 
 def openai_rows(root: str) -> tuple[Operation, ...]:
     """The operations below *root*, a regular expression."""
-    return tuple(Operation(name, method, re.compile(f"{root}(?:{path})"), wire) for name, method, path, wire in _TABLE)
+    rows = (Operation(name, method, re.compile(f"{root}(?:{path})"), wire) for name, method, path, wire in _TABLE)
+    return (*rows, *socket_rows(root, RESPONSES))
 
 
 def openai() -> Provider:
     return Provider("openai", OPENAI, ("api.openai.com", "eu.api.openai.com", "us.api.openai.com"), None,
-                    (b"authorization", b"Bearer "), (b"authorization", b"x-api-key", b"api-key"), openai_rows("/v1"), "openai",
+                    (b"authorization", b"Bearer "), (b"authorization", b"api-key"), openai_rows("/v1"), "openai",
                     includes_usage=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from douane.call import Usage
 from douane.providers.assemble import AssembleResponse
-from douane.providers.base import Operation, Role
+from douane.providers.base import Bound, Operation, Role
 from douane.providers.deltas import Channel, Delta, Deltas
 from douane.providers.dialogue import SOCKET, Dialogue, response_id
 from douane.providers.meters import Answers, Seen, tokens
@@ -106,7 +106,9 @@ def _usage(seen: Seen) -> Usage:
                  cached_image=tokens(of_cached, "image_tokens"))
 
 
-REALTIME = JsonWire(_FRAMES, Answers(_note, _usage, (b"response.done",)), _ANSWER, AssembleRealtime, Deltas(_pieces, _ends))
+REALTIME = JsonWire(_FRAMES, Answers(_note, _usage, (b"response.done",)), _ANSWER, AssembleRealtime, Deltas(_pieces, _ends),
+                    bound=Bound((("response", "max_output_tokens"), ("response", "max_response_output_tokens")),
+                                ("response", "max_output_tokens")))
 
 
 def _model(document: Any) -> str:

@@ -17,6 +17,7 @@ from douane.providers.base import Bound, Operation, Provider, Role
 from douane.providers.deltas import Channel, Delta, Deltas
 from douane.providers.deltas import ends as ends_of
 from douane.providers.deltas import pieces as pieces_of
+from douane.providers.dialogue import SOCKET
 from douane.providers.framing import Framing
 from douane.providers.meters import Answers, Seen, tokens
 from douane.providers.openai import CHAT, CHAT_ANSWERS, COMPLETIONS, EMBEDDINGS, FREE, openai_error, openai_shaped
@@ -47,6 +48,8 @@ _CHAT = replace(CHAT, bound=replace(CHAT.bound, insert=("max_tokens",)))
 _PATH = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 _MEDIA = ("images/generations", "audio/speech", "audio/transcriptions", "audio/translations", "moderations")
 _RESPONSES = {"groq", "openrouter", "huggingface", "xai", "deepseek", "perplexity", "fireworks"}
+_OPT_IN = {"snowflake"}
+"""Whose hosts serve databases too: governed where policy files name it."""
 _USAGE = {"groq", "openrouter", "xai", "deepseek", "together", "cerebras", "fireworks", "snowflake"}
 
 _HUGGING_FACE = " ".join(("router.huggingface.co", *(f"*.{region}.endpoints.huggingface.cloud" for region in (
@@ -55,7 +58,7 @@ _HUGGING_FACE = " ".join(("router.huggingface.co", *(f"*.{region}.endpoints.hugg
 _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ("groq", "api.groq.com", "/openai/v1", "groq"),
     ("openrouter", "openrouter.ai", "/api/v1", "openrouter"),
-    ("huggingface", _HUGGING_FACE, "(?:/[a-z0-9-]{1,40})?/v1", ""),
+    ("huggingface", _HUGGING_FACE, "(?:/[a-z0-9-]{1,40})?/v1", "huggingface"),
     ("xai", "api.x.ai", "/v1", "x-ai"),
     ("deepseek", "api.deepseek.com", "(?:/v1|/beta)?", "deepseek"),
     ("together", "api.together.xyz api.together.ai", "/v1", "together"),
@@ -147,7 +150,8 @@ def _more(name: str, root: str) -> tuple[Operation, ...]:
         path = {"deepseek": "/anthropic/v1/messages", "zai": "/api/anthropic/v1/messages"}[name]
         return (replace(_row("messages", path, MESSAGES), family=ANTHROPIC),)
     if name in ("groq", "together", "xai", "fireworks"):
-        return tuple(row for row in openai_rows(root) if row.name in ("images", "audio", "moderations"))
+        sockets = (SOCKET,) if name == "xai" else ()
+        return tuple(row for row in openai_rows(root) if row.name in ("images", "audio", "moderations") or row.method in sockets)
     return ()
 
 
@@ -179,4 +183,4 @@ def shaped() -> tuple[Provider, ...]:
     plain = (openai_shaped(name, tuple(hosts.split()), root=root, prices=prices, responses=name in _RESPONSES, chat=_CHAT,
                            more=_more(name, root), includes_usage=name in _USAGE)
              for name, hosts, root, prices in _TABLE)
-    return (*plain, _mistral(), _replicate(), _watsonx())
+    return (*(replace(one, opt_in=one.name in _OPT_IN) for one in plain), _mistral(), _replicate(), _watsonx())
