@@ -152,7 +152,7 @@ def answer(number: int, text: str, usage: Any = USAGE) -> list[dict[str, Any]]:
     call = {"response_id": name, "item_id": f"item_c{number}", "output_index": 1, "call_id": "call_1"}
     arguments = json.dumps({"said": text})
     part = {"type": "text", "text": text}
-    output = [{"id": f"item_a{number}", "type": "message", "role": "assistant", "status": "completed",
+    output: list[dict[str, Any]] = [{"id": f"item_a{number}", "type": "message", "role": "assistant", "status": "completed",
                "content": [{"type": "output_text", "text": text}]},
               {"id": f"item_c{number}", "type": "function_call", "name": "note", "call_id": "call_1", "arguments": arguments}]
     return [
@@ -177,14 +177,14 @@ def response(number: int, text: str, model: str) -> list[dict[str, Any]]:
     """The same of the Responses API."""
     name = f"resp_{number}"
     about = {"item_id": f"msg_{number}", "output_index": 0, "content_index": 0}
-    base = {"id": name, "object": "response", "created_at": 1, "model": model, "status": "in_progress", "output": [], "usage": None,
+    base: dict[str, Any] = {"id": name, "object": "response", "created_at": 1, "model": model, "status": "in_progress", "output": [], "usage": None,
             "parallel_tool_calls": True, "tool_choice": "auto", "tools": []}
-    message = {"type": "message", "id": f"msg_{number}", "status": "completed", "role": "assistant",
+    message: dict[str, Any] = {"type": "message", "id": f"msg_{number}", "status": "completed", "role": "assistant",
                "content": [{"type": "output_text", "text": text, "annotations": []}]}
     done = {**base, "status": "completed", "output": [message], "usage": {
         "input_tokens": 11, "output_tokens": 7, "total_tokens": 18, "input_tokens_details": {"cached_tokens": 3},
         "output_tokens_details": {"reasoning_tokens": 2}}}
-    events = [{"type": "response.created", "response": base},
+    events: list[dict[str, Any]] = [{"type": "response.created", "response": base},
               {"type": "response.output_item.added", "output_index": 0, "item": {**message, "content": []}},
               *({"type": "response.output_text.delta", **about, "delta": text[at:at + 5], "logprobs": []}
                 for at in range(0, len(text), 5)),

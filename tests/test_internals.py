@@ -14,7 +14,6 @@ from uvicorn.protocols.http import httptools_impl
 from douane.errors import EnvironmentFailedError
 from douane.hosts import internals, proxy
 from douane.hosts.http import HttpServer
-from douane.hosts.sockets import WebSocketProtocol
 from douane.hosts.internals import (
     MITMPROXY_SERIES,
     MITMPROXY_VERSION,
@@ -32,6 +31,7 @@ from douane.hosts.internals import (
     layer,
 )
 from douane.hosts.mitm import DouaneInstance, DouaneMode
+from douane.hosts.sockets import WebSocketProtocol
 from douane.hosts.transport import DouaneHandler
 from douane.places import Listen
 

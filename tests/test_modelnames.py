@@ -20,7 +20,8 @@ NOW = 1_795_188_600.0
 LISTS = {"openai": "openai", "anthropic": "anthropic", "google": "google", "vertex": "google", "azure": "azure",
          "bedrock": "aws", "cohere": "cohere", "mistral": "mistral", "groq": "groq", "openrouter": "openrouter",
          "huggingface": "huggingface", "xai": "x-ai", "deepseek": "deepseek", "together": "together", "cerebras": "cerebras",
-         "zai": "zai", "voyage": "voyageai", "fireworks": "fireworks", "perplexity": "perplexity"}
+         "zai": "zai", "voyage": "voyageai", "fireworks": "fireworks", "perplexity": "perplexity",
+         "replicate": "replicate"}
 """Our name → the price list's, of every provider that the list has."""
 
 

@@ -99,7 +99,8 @@ def test_placeholders_in_what_a_provider_says_come_back_however_they_are_cut(ste
     put, value = "<EMAIL_ADDRESS_k3v7q2ma>", "mia.o\"hara@example.org"
     pieces = 0
     for _, frames in sessions():
-        planted, channels = [], {}
+        planted: list[Any] = []
+        channels: dict[Any, int] = {}
         for frame in (one["data"] for one in frames if one["dir"] == "received"):
             copy = json.loads(json.dumps(frame))
             for delta in REALTIME.deltas.pieces(copy):  # the whole placeholder, in three pieces

@@ -34,9 +34,31 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
-__all__ = ["MITMPROXY_SERIES", "MITMPROXY_VERSION", "AsyncioServerInstance", "ClientTLSLayer", "Config",
-           "ConnectionState", "Context", "HttpToolsProtocol", "Master", "Options", "OptionsError",
-           "ProxyConnectionHandler", "ProxyMode", "Proxyserver", "ServerState", "commands", "connection", "events",
-           "WebSocketsSansIOProtocol", "layer", "parse_client_hello", "server_hooks", "starts_like_tls_record", "tls"]
+__all__ = [
+           "MITMPROXY_SERIES",
+           "MITMPROXY_VERSION",
+           "AsyncioServerInstance",
+           "ClientTLSLayer",
+           "Config",
+           "ConnectionState",
+           "Context",
+           "HttpToolsProtocol",
+           "Master",
+           "Options",
+           "OptionsError",
+           "ProxyConnectionHandler",
+           "ProxyMode",
+           "Proxyserver",
+           "ServerState",
+           "WebSocketsSansIOProtocol",
+           "commands",
+           "connection",
+           "events",
+           "layer",
+           "parse_client_hello",
+           "server_hooks",
+           "starts_like_tls_record",
+           "tls",
+]
 
 MITMPROXY_SERIES = "12.2."
