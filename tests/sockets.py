@@ -114,7 +114,8 @@ async def talk(connection: ServerConnection, heard: Heard) -> None:
     if "/realtime" in heard.path:
         await tell(connection, {"type": "session.created", "event_id": "event_0", "session": {
             "type": "realtime", "object": "realtime.session", "id": "sess_1", "model": "gpt-4o-realtime",
-            "instructions": "Be kind.", "audio": {"input": {"turn_detection": {"type": "server_vad", "create_response": True}}}}})
+            "instructions": "Be kind.",
+            "audio": {"input": {"turn_detection": {"type": "server_vad", "create_response": True}}}}})
     while True:
         frame = await hear(connection, heard)
         kind = frame["type"]
@@ -152,7 +153,8 @@ def answer(number: int, text: str, usage: Any = USAGE) -> list[dict[str, Any]]:
     call = {"response_id": name, "item_id": f"item_c{number}", "output_index": 1, "call_id": "call_1"}
     arguments = json.dumps({"said": text})
     part = {"type": "text", "text": text}
-    output: list[dict[str, Any]] = [{"id": f"item_a{number}", "type": "message", "role": "assistant", "status": "completed",
+    output: list[dict[str, Any]] = [
+              {"id": f"item_a{number}", "type": "message", "role": "assistant", "status": "completed",
                "content": [{"type": "output_text", "text": text}]},
               {"id": f"item_c{number}", "type": "function_call", "name": "note", "call_id": "call_1", "arguments": arguments}]
     return [
@@ -168,8 +170,8 @@ def answer(number: int, text: str, usage: Any = USAGE) -> list[dict[str, Any]]:
           for at in range(0, len(arguments), 4)),
         {"type": "response.function_call_arguments.done", **call, "name": "note", "arguments": arguments},
         {"type": "response.output_item.done", "response_id": name, "output_index": 1, "item": output[1]},
-        {"type": "response.done", "event_id": "d", "response": {"object": "realtime.response", "id": name, "status": "completed",
-                                                                "output": output, "usage": usage}},
+        {"type": "response.done", "event_id": "d", "response": {
+            "object": "realtime.response", "id": name, "status": "completed", "output": output, "usage": usage}},
     ]
 
 
@@ -177,8 +179,8 @@ def response(number: int, text: str, model: str) -> list[dict[str, Any]]:
     """The same of the Responses API."""
     name = f"resp_{number}"
     about = {"item_id": f"msg_{number}", "output_index": 0, "content_index": 0}
-    base: dict[str, Any] = {"id": name, "object": "response", "created_at": 1, "model": model, "status": "in_progress", "output": [], "usage": None,
-            "parallel_tool_calls": True, "tool_choice": "auto", "tools": []}
+    base: dict[str, Any] = {"id": name, "object": "response", "created_at": 1, "model": model, "status": "in_progress",
+                            "output": [], "usage": None, "parallel_tool_calls": True, "tool_choice": "auto", "tools": []}
     message: dict[str, Any] = {"type": "message", "id": f"msg_{number}", "status": "completed", "role": "assistant",
                "content": [{"type": "output_text", "text": text, "annotations": []}]}
     done = {**base, "status": "completed", "output": [message], "usage": {

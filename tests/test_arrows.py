@@ -93,7 +93,9 @@ ALLOWED: dict[str, frozenset[str] | set[str]] = {
     "douane.echo": {"call"},
     "douane.answer": {"call", "coding", "errors", "policy", "providers"},
     "douane.relay": {"asgi", "call", "relay_socket", "upstream", "errors"},
-    "douane.relay_socket": {"asgi", "call", "upstream", "errors"}, "douane.said": set(), "douane.asgi": set(),
+    "douane.relay_socket": {"asgi", "call", "upstream", "errors"}, "douane.said": set(),
+    "douane.turns": {"call", "errors", "exchange", "gate", "policy", "providers", "said", "secrets", "verdict"},
+    "douane.asgi": set(),
     **dict.fromkeys(under("douane.providers"), frozenset({"providers", "call", "errors"})),
     **dict.fromkeys(under("douane.policies"), frozenset(
         {"policy", "providers", "call", "verdict", "errors", "secrets", "ledger", "units", "placeholders", "coding",

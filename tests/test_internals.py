@@ -219,7 +219,8 @@ def test_uvicorns_websocket_protocol_is_as_we_changed_it() -> None:
     assert "app_state=self.app_state" in upgrade
     assert "self.transport.set_protocol(protocol)" in upgrade
     made = inspect.getsource(WebSocketsSansIOProtocol)
-    for leaned_on in ("self.conn = ServerProtocol(", "self.read_paused", "self.close_sent", "self.frames", "await self.app(self.scope",
+    for leaned_on in ("self.conn = ServerProtocol(", "self.read_paused", "self.close_sent", "self.frames",
+                      "await self.app(self.scope",
                       "def handle_cont(", "def handle_parser_exception(", "max_size=self.config.ws_max_size"):
         assert leaned_on in made, leaned_on
 

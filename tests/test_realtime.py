@@ -16,9 +16,10 @@ from douane.rehydrate import Restorer
 from douane.restore import RestoreFilter
 from tests.wire import FOLDER
 
-_NO_TEXT = {"type", "id", "event_id", "item_id", "response_id", "role", "model", "status", "object", "call_id", "voice", "format",
-            "previous_item_id", "eagerness", "tool_choice", "output_modalities", "phase", "conversation_id", "language", "mode",
-            "truncation", "effort", "input_audio_format", "output_audio_format", "modalities", "include"}
+_NO_TEXT = {"type", "id", "event_id", "item_id", "response_id", "role", "model", "status", "object", "call_id",
+            "voice", "format", "previous_item_id", "eagerness", "tool_choice", "output_modalities", "phase",
+            "conversation_id", "language", "mode", "truncation", "effort", "input_audio_format", "output_audio_format",
+            "modalities", "include"}
 """Members whose strings are identifiers and enumerations; ``audio`` is sound."""
 
 
@@ -177,7 +178,8 @@ def test_keys_among_subprotocols() -> None:
 @pytest.mark.parametrize(("session", "listens"), [
     ({"turn_detection": {"type": "server_vad"}}, True), ({"turn_detection": None}, False),
     ({"turn_detection": {"type": None}}, False), ({"audio": {"input": {"turn_detection": None}}}, False),
-    ({"audio": {"input": {"turn_detection": {"type": "semantic_vad", "create_response": False}}}}, False), ({"voice": "x"}, None)])
+    ({"audio": {"input": {"turn_detection": {"type": "semantic_vad", "create_response": False}}}}, False),
+    ({"voice": "x"}, None)])
 def test_whether_sound_is_answered(session: dict[str, Any], listens: bool | None) -> None:
     found = row("openai", "/v1/realtime")
     assert found is not None

@@ -127,7 +127,7 @@ def test_a_session_is_redacted_answered_restored_and_recorded(gateway: Gateway, 
     async def go() -> tuple[str, list[dict[str, Any]]]:
         async with through(gateway, door=door) as client:
             assert client.response is not None
-            await say(client, {"type": "session.update", "session": {"type": "realtime", "instructions": f"You serve {EMAIL}."}})
+            await say(client, {"type": "session.update", "session": {"instructions": f"You serve {EMAIL}."}})
             events = await until(client, "session.updated")
             assert EMAIL in events[-1]["session"]["instructions"]
             await say(client, item(f"Write to {EMAIL}, or call {PHONE}"), ASK)
@@ -278,7 +278,7 @@ def test_the_providers_own_refusal_of_a_handshake_is_passed_on(gateway: Gateway,
     assert gateway.outcome(got.headers["x-douane-id"])["status"] == 401
 
 
-def test_a_key_among_the_subprotocols_names_the_principal_and_goes_no_further(gateway: Gateway, sockets: SocketProvider) -> None:
+def test_a_key_among_subprotocols_names_the_principal_and_goes_no_further(gateway: Gateway, sockets: SocketProvider) -> None:
     async def go() -> tuple[str | None, str]:
         names = ["realtime", f"openai-insecure-api-key.{BOT_KEY}", "openai-beta.realtime-v1"]
         async with through(gateway, key="", subprotocols=names) as client:
@@ -568,3 +568,19 @@ def test_a_gateway_that_stops_ends_sessions_with_1012(tmp_path: Path, sockets: S
         assert asyncio.run(go(gateway)) == 1012
         ends = [one for one in gateway.records() if one["kind"] == "outcome"]
         assert [one["ended"] for one in ends] == ["complete", "stopped"]
+
+
+def test_what_others_made_is_not_gone_on_from_and_what_was_made_here_is(gateway: Gateway, sockets: SocketProvider) -> None:
+    """With the gateway's key the provider would give anybody's."""
+    async def go() -> tuple[str, str]:
+        async with through(gateway, "/v1/responses") as client:
+            ask = {"type": "response.create", "model": "gpt-4o-mini", "input": "go on"}
+            await say(client, {**ask, "previous_response_id": "resp_of_others"})
+            error = (await until(client, "error"))[-1]
+            await say(client, ask)
+            made = (await until(client, "response.completed"))[-1]["response"]["id"]
+            await say(client, {**ask, "previous_response_id": made})
+            return error["error"]["code"], (await until(client, "response.completed", "error"))[-1]["type"]
+
+    assert asyncio.run(go()) == ("operation_not_allowed", "response.completed")
+    assert len(sockets.heard[-1].frames) == 2

@@ -47,10 +47,9 @@ class Said:
     def add_sound(self, size: int) -> None:
         self._sound += size
 
-    def documents(self) -> Any:
-        """The one frame of this turn, where it has no more, else every frame that is kept of the session."""
-        alone = len(self._frames) == 1 and self._documents and not self._dropped
-        return self._documents[-1][1] if alone else [document for _, document in self._documents]
+    def documents(self, *, last: bool) -> Any:
+        """Every frame that is kept of the session, or the *last* alone."""
+        return self._documents[-1][1] if last and self._documents else [document for _, document in self._documents]
 
     def take(self) -> bytes:
         """A JSON array of the frames since the last time."""

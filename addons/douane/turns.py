@@ -1,9 +1,9 @@
 """The turns of a WebSocket session: what the client says is judged, what the provider says is restored and told apart.
 
-Laws: each frame of the client's is judged as a call's body is, by the whole chain: what is refused is not sent on, and the client
-is told with the provider's own ``error``. Each answer has a record of its own: the intent is durable before the frame that
-asks for it leaves, the outcome before the client sees the answer's end. An answer that nobody asked for (the provider heard a
-pause) is judged when it begins, and where it may not be, the session ends.
+Laws: each frame of the client's is judged as a call's body is, by the whole chain: what is refused is not sent on, and the
+client is told with the provider's own ``error``. Each answer has a record of its own: the intent is durable before the frame
+that asks for it leaves, the outcome before the client sees the answer's end. An answer that nobody asked for (the provider
+heard a pause) is judged when it begins, and where it may not be, the session ends.
 """
 
 import contextlib
@@ -140,7 +140,7 @@ class Turns:
         new = len(call.originals) != len(self._originals)
         self._originals = call.originals
         if new or asks:
-            exchange.call = replace(call, document=self._said.documents())
+            exchange.call = replace(call, document=self._said.documents(last=self.talk.whole))
             rest = self._rest()
             denial = self._renew(exchange)
             for message in rest:

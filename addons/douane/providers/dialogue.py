@@ -34,6 +34,8 @@ class Dialogue:
     """Of the provider: pieces of sound, in which there is nothing to restore and nothing for the log."""
     begins: str = "response.created"
     ends: frozenset[str] = frozenset({"response.done"})
+    whole: bool = False
+    """Whether a frame that asks holds all that is asked with, as a request does; else the session is one conversation."""
     error_ends: bool = False
     """Whether an ``error`` ends the response that is under way."""
     model: Callable[[Any], str] = lambda _: ""

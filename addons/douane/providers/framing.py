@@ -19,7 +19,8 @@ import orjson
 from douane.errors import RefusedError
 from douane.providers import sse
 
-__all__ = ["ARRAY", "AWS", "FRAME_LIMIT", "MESSAGES", "MESSAGES_MEDIA", "NDJSON", "SSE", "Frame", "Framing", "Splitter", "aws_message", "framing_of"]
+__all__ = ["ARRAY", "AWS", "FRAME_LIMIT", "MESSAGES", "MESSAGES_MEDIA", "NDJSON", "SSE", "Frame", "Framing", "Splitter",
+           "aws_message", "framing_of"]
 
 FRAME_LIMIT = sse.EVENT_LIMIT
 """Bytes of one frame."""

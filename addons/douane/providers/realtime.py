@@ -142,7 +142,7 @@ _TALK = Dialogue(
     sound=frozenset({"response.output_audio.delta", "response.audio.delta"}),
     model=_model, listens=_listens)
 _EVENTS = Dialogue(
-    asks=frozenset({"response.create"}), error_ends=True, model=_model,
+    asks=frozenset({"response.create"}), whole=True, error_ends=True, model=_model,
     ends=frozenset({"response.completed", "response.incomplete", "response.failed"}))
 
 

@@ -151,7 +151,8 @@ def _more(name: str, root: str) -> tuple[Operation, ...]:
         return (replace(_row("messages", path, MESSAGES), family=ANTHROPIC),)
     if name in ("groq", "together", "xai", "fireworks"):
         sockets = (SOCKET,) if name == "xai" else ()
-        return tuple(row for row in openai_rows(root) if row.name in ("images", "audio", "moderations") or row.method in sockets)
+        wanted = ("images", "audio", "moderations")
+        return tuple(row for row in openai_rows(root) if row.name in wanted or row.method in sockets)
     return ()
 
 
