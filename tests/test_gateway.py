@@ -313,7 +313,8 @@ def _http(name: str) -> list[dict[str, Any]]:
     """Records with text bodies that the recorder left whole, so that they are JSON still."""
     return [one for one in recorded.records(name) if recorded.url(one).hostname == f"api.{name}.com"
             and "body_base64" not in one["request"] and "body_base64" not in one["response"]
-            and "body_truncated" not in one.get("flags", ()) and not _is_form(one) and not (name == "openai" and _names_objects(one))]
+            and "body_truncated" not in one.get("flags", ()) and not _is_form(one)
+            and not (name == "openai" and _names_objects(one))]
 
 
 def _is_form(one: dict[str, Any]) -> bool:

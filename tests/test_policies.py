@@ -71,7 +71,8 @@ def test_every_policy_is_registered_and_asked_for_the_head_where_it_says_so() ->
     found = registry()
     assert set(found) == {"authenticate", "allow_models", "allow_tools", "budget", "redact", "swap_key"}
     assert {name: (traits(cls).needs_body, traits(cls).always) for name, cls in found.items()} == {
-        "authenticate": (False, True), "allow_models": (True, False), "allow_tools": (True, False), "budget": (True, False), "redact": (True, False),
+        "authenticate": (False, True), "allow_models": (True, False), "allow_tools": (True, False),
+        "budget": (True, False), "redact": (True, False),
         "swap_key": (False, True)}
     assert isinstance(SwapKey().bind(setting()), Filters)
     assert isinstance(Authenticate().bind(setting()), Admits)

@@ -108,7 +108,9 @@ def read_providers(section: Mapping[str, Entry], builtin: Mapping[str, Provider]
 
 
 def by_host(providers: Mapping[str, Provider], section: Mapping[str, Entry], problems: Problems) -> ByHost:
-    """The governed hosts: not those of a provider that must be asked for, where no file names it. Two providers that claim one are a problem, but where each has another root there."""
+    """The governed hosts: not those of a provider that must be asked for, where no file names it.
+
+    Two providers that claim one are a problem, but where each has another root there."""
     owners: dict[tuple[str, str], Provider] = {}
     watched = [one for one in providers.values() if not one.opt_in or one.name in section]
     for provider in watched:

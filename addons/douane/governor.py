@@ -163,6 +163,8 @@ class _Passage:
         if is_off_limits(arrival.provider, exchange.call.path):
             return self._refuse("edge", "operation_not_allowed",
                                 "a provider's organisation and admin endpoints are reached by nobody through this gateway")
+        if exchange.operation is not None and exchange.operation.refused:
+            return self._refuse("edge", "operation_not_allowed", exchange.operation.refused)
         if exchange.operation is None and edge.unknown_operations == "deny":
             return self._refuse("edge", "operation_not_allowed",
                                 f"{exchange.call.method} {exchange.call.path[:100]} is not an operation that is inspected here")

@@ -9,6 +9,7 @@ import ipaddress
 import json
 import re
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +27,12 @@ from douane.pricerules import NO_RULES, Rules
 from douane.prices import Prices
 from douane.providers.base import Operation, Position, Provider, Reading, Wire
 from douane.providers.by_host import ByHost
-from douane.providers.framing import SSE, Framing, framing_of
+from douane.providers.framing import AWS, SSE, Framing, framing_of
 from douane.providers.table import builtin
 
 __all__ = ["Inspector", "Sight", "as_object", "as_text", "inspect_files", "open_inspector"]
 
+_REGIONS = {"-aiplatform.googleapis.com": "vertex", "bedrock-runtime.": "bedrock"}
 _LIMIT = 256 * 1024 * 1024
 _LANGUAGES = ("openai", "anthropic", "google", "vertex", "bedrock", "ollama")
 """Whose paths a local server may end with, in this order."""
@@ -70,8 +72,10 @@ class Inspector:
             return Sight(provider, "unknown", error="" if one.frames is None else "a WebSocket session of an unknown path")
         wire = operation.wire
         problems: list[str] = []
-        if wire is None or one.frames is not None:
-            return Sight(provider, operation.name, operation.model_of(path, None), one.frames is not None)
+        if wire is None:
+            return Sight(provider, operation.name, operation.model_of(path, None))
+        if one.frames is not None:
+            return _session(provider, operation.name, operation.model_of(path, None), one.frames, wire)
         document = _asked(one, wire, problems)
         texts = () if document is None else tuple(wire.walk(document))
         framing = _framing(one, wire)
@@ -98,11 +102,17 @@ class Inspector:
         path = url.path or "/"
         found = self._hosts.at(host, path)
         if found is None:
-            return self._local(one.method, url.hostname or "", path)
+            return self._region(one.method, host, path) or self._local(one.method, url.hostname or "", path)
         provider, below = found
         if below is None:
             return "", None, path
         return provider.name, provider.operation(one.method, below), below
+
+    def _region(self, method: str, host: str, path: str) -> tuple[str, Operation | None, str] | None:
+        """A region that the table does not have: the gateway refuses it by that name, and here it is still known."""
+        name = next((name for end, name in _REGIONS.items() if end in host), None)
+        return None if name is None or name not in self._providers else (
+            name, self._providers[name].operation(method, path), path)
 
     def _local(self, method: str, host: str, path: str) -> tuple[str, Operation | None, str]:
         if not _is_private(host):
@@ -111,9 +121,10 @@ class Inspector:
         for start in starts:
             for name in _LANGUAGES:
                 provider = self._providers.get(name)
-                row = provider.operation(method, path[start:]) if provider is not None else None
-                if row is not None and row.wire is not None:
-                    return "local", row, path[start:]
+                for below in (path[start:], f"/v1{path[start:]}"):
+                    row = provider.operation(method, below) if provider is not None else None
+                    if row is not None and row.wire is not None:
+                        return "local", row, below
         return "", None, path
 
 
@@ -172,6 +183,8 @@ def _framing(one: Recorded, wire: Wire) -> Framing | None:
     kind = next((value for name, value in one.answer_headers if name == b"content-type"), b"")
     if not kind and _STREAM.match(one.answer):
         return SSE
+    if not kind and len(one.answer) > 12 and zlib.crc32(one.answer[:8]).to_bytes(4, "big") == one.answer[8:12]:
+        return AWS
     return framing_of(kind or b"application/json", array=wire.array and one.answer.lstrip()[:1] == b"[")
 
 
@@ -187,10 +200,24 @@ def _answered(one: Recorded, wire: Wire, framing: Framing | None, problems: list
     try:
         document = json.loads(body) if framing is None else wire.assembled(body, framing)
     except ValueError:
-        if one.status < 300:
+        if one.status < 300 and any(name == b"content-type" and b"json" in value for name, value in one.answer_headers):
             problems.append("the answer is no JSON")
         return (), reading
     return () if document is None else tuple(wire.answered(document)), reading
+
+
+def _session(provider: str, operation: str, model: str, frames: Iterable[tuple[bool, str]], wire: Wire) -> Sight:
+    """A WebSocket session: the texts of each frame, at ``$[n]``. Usage is told a response, and not added up here."""
+    texts: list[Position] = []
+    answer: list[Position] = []
+    for at, (sent, text) in enumerate(frames):
+        try:
+            document = wire.read(text.encode("utf-8", "surrogatepass"), b"application/json")
+        except ValueError:
+            continue
+        found = wire.walk(document) if sent else wire.answered(document)
+        (texts if sent else answer).extend(one._replace(path=(at, *one.path)) for one in found)
+    return Sight(provider, operation, model, True, tuple(texts), tuple(answer))
 
 
 def _usage(usage: Any) -> dict[str, int]:

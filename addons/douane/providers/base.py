@@ -187,6 +187,8 @@ class Operation:
     """None: neither body nor answer holds text (a list of models)."""
     family: Family | None = None
     """How this row says no, where that is not as the provider's others do."""
+    refused: str = ""
+    """Why no such call is let on, whatever the rules say: known, and in no form that is read."""
     dialogue: Dialogue | None = None
     """Of a WebSocket: what its frames do; *wire* reads each of them."""
     model_in_path: bool = field(init=False, default=False)

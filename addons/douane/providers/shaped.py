@@ -48,6 +48,8 @@ _CHAT = replace(CHAT, bound=replace(CHAT.bound, insert=("max_tokens",)))
 _PATH = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 _MEDIA = ("images/generations", "audio/speech", "audio/transcriptions", "audio/translations", "moderations")
 _RESPONSES = {"groq", "openrouter", "huggingface", "xai", "deepseek", "perplexity", "fireworks"}
+_GRPC = Operation("grpc_chat", "POST", re.compile(r"/xai_api\.[A-Za-z]+/[A-Za-z]+"),
+                  refused="gRPC is not read here: use x.ai's HTTP API, which speaks OpenAI's language")
 _OPT_IN = {"snowflake"}
 """Whose hosts serve databases too: governed where policy files name it."""
 _USAGE = {"groq", "openrouter", "xai", "deepseek", "together", "cerebras", "fireworks", "snowflake"}
@@ -152,7 +154,8 @@ def _more(name: str, root: str) -> tuple[Operation, ...]:
     if name in ("groq", "together", "xai", "fireworks"):
         sockets = (SOCKET,) if name == "xai" else ()
         wanted = ("images", "audio", "moderations")
-        return tuple(row for row in openai_rows(root) if row.name in wanted or row.method in sockets)
+        own = (_GRPC,) if name == "xai" else ()
+        return (*own, *(row for row in openai_rows(root) if row.name in wanted or row.method in sockets))
     return ()
 
 
