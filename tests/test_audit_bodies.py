@@ -289,3 +289,12 @@ def test_an_answer_that_is_cut_is_kept_as_far_as_it_came(provider: LocalProvider
         _, _, outcome = post(gateway, chat("count", stream=True))
     assert outcome["ended"] == "upstream_error"
     assert json.loads(outcome["response"]["text"])["choices"][0]["message"]["content"] == "0 1 2 "
+
+
+def test_an_error_is_kept_and_costs_nothing(provider: LocalProvider, gateway: Gateway) -> None:
+    """What the provider refused was not answered: no text of it is counted."""
+    said = b'{"error": {"message": "slow down, and a long text besides", "code": "rate_limit_exceeded"}}'
+    with answering(provider, lambda seen: Reply(status=429, headers=[("content-type", "application/json")], body=said)):
+        _, _, outcome = post(gateway, chat("hello"))
+    assert outcome["response"]["text"] == said.decode()
+    assert (outcome["status"], outcome["usage"], outcome["cost_usd"]) == (429, None, None)

@@ -308,3 +308,10 @@ def test_openrouter_names_its_own_price(gateway: Gateway) -> None:
 def test_an_error_in_a_stream() -> None:
     event = MISTRAL.error_event("chat", "policy_error", "why", "c1", SSE)
     assert json.loads(event.removeprefix(b"data: "))["error"]["code"] == "policy_error"
+
+
+def test_grpc_is_known_and_refused() -> None:
+    row = TABLE["xai"].operation("POST", "/xai_api.Chat/GetCompletion")
+    assert row is not None
+    assert "gRPC is not read" in row.refused
+    assert row.wire is None

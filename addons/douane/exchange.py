@@ -439,6 +439,8 @@ class Exchange:
         capture, wire = self._capture, self.operation.wire if self.operation is not None else None
         if wire is None or not wire.bound.stated or capture is None or capture.lost or not capture.size:
             return reading.usage, False
+        if self._status >= 300:  # the provider refused it
+            return reading.usage, False
         if self.call.session:  # its sound is not kept, nor what the provider held before
             return reading.usage, False
         try:
