@@ -65,6 +65,11 @@ class Scanner:
                 found.update(dict.fromkeys(places, each))
         return [found[index] for index in range(len(texts))]
 
+    def know(self, tenant: str, texts: Sequence[str]) -> None:
+        """*texts* are what is left of scanned ones without what was found in them: they hold nothing more."""
+        for text in texts:
+            self._memory.put(self._memory.key(tenant, text), ())
+
     def _cannot_hold_any(self, text: str) -> bool:
         if not text:
             return True
