@@ -10,6 +10,7 @@ https://learn.microsoft.com/azure/ai-services/openai/reference (deployments).
 """
 
 import re
+from functools import lru_cache
 from urllib.parse import unquote
 
 from douane.providers.base import Provider
@@ -38,10 +39,15 @@ _BY_FAMILY = {"OpenAIFamily": _FORBIDDEN["openai"], "AnthropicFamily": _FORBIDDE
 
 def is_off_limits(provider: Provider, path: str) -> bool:
     """Whether raw *path*, below the provider's root, is one that no call may reach with any key."""
+    return _is_off_limits(provider.name, type(provider.family).__name__, path)
+
+
+@lru_cache(1024)
+def _is_off_limits(name: str, family: str, path: str) -> bool:
     read = steps(path)
     if read is None:
         return True
-    pattern = _FORBIDDEN.get(provider.name) or _BY_FAMILY.get(type(provider.family).__name__)
+    pattern = _FORBIDDEN.get(name) or _BY_FAMILY.get(family)
     return pattern is not None and pattern.fullmatch("/" + "/".join(read).lower()) is not None
 
 
