@@ -62,7 +62,7 @@ def test_every_record_has_its_label_and_none_is_claimed_that_is_not_ours() -> No
 
 @pytest.mark.parametrize(("name", "method", "path"), [
     ("mistral", "POST", "/v1/chat/completions/"), ("groq", "POST", "/v1/chat/completions"),
-    ("xai", "POST", "/xai_api.Chat/GetCompletion"), ("deepseek", "POST", "/v2/chat/completions"),
+    ("deepseek", "POST", "/v2/chat/completions"),
     ("huggingface", "POST", "/a/b/v1/chat/completions"), ("snowflake", "POST", "/queries/v1/query-request"), ("replicate",
     "GET", "/v1/account"), ("watsonx", "POST", "/ml/v4/deployments"),
     ("openrouter", "GET", "/api/v1/keys"), ("mistral", "GET", "/v1/organization/users")])
