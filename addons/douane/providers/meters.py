@@ -4,6 +4,7 @@ A meter never breaks an answer: what it cannot read it leaves unread, and a read
 (law 6). Of a stream it parses only the events that can tell something: about one in five hundred.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,12 +75,21 @@ def _has_usage(block: bytes) -> bool:
     return b'"usage"' in block and (b'"usage":{' in block or b'"usage":null' not in block)
 
 
+_STRANGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What a format's own rules may raise on JSON that is not of the format."""
+
+
+def _note(answers: Answers, seen: Seen, document: dict[str, Any]) -> None:
+    with contextlib.suppress(*_STRANGE):
+        answers.note(seen, document)
+
+
 def _reading(answers: Answers, seen: Seen) -> Reading:
     usage = None
     if seen.usage:
         try:
             usage = answers.usage(seen)
-        except ValueError:
+        except _STRANGE:
             usage = None  # not as the format says: as if there were none
     cost = seen.cost if answers.billed else 0.0
     return Reading(usage, seen.model, cost, partial=usage is not None and not seen.done, tier=seen.tier)
@@ -111,7 +121,7 @@ class JsonMeter:
         except orjson.JSONDecodeError:
             return Reading()
         if isinstance(document, dict):
-            self._answers.note(seen, document)
+            _note(self._answers, seen, document)
         return _reading(self._answers, seen)
 
 
@@ -151,7 +161,7 @@ def _take(answers: Answers, seen: Seen, data: bytes) -> None:
     except orjson.JSONDecodeError:
         return
     if isinstance(document, dict):
-        answers.note(seen, document)
+        _note(answers, seen, document)
 
 
 class StreamMeter:
