@@ -81,7 +81,7 @@ TOKENS = (
          _GITLEAKS,
          ("xoxb-{D12}-{D12}-{A24}", "xoxp-{D11}-{D11}-{D11}-{H32}", "xapp-1-{U11}-{D12}-{H64}"), ("xoxb-{X30}", "xoxb-{D8}")),
     Rule("SLACK_WEBHOOK", r"hooks\.slack\.com/(?:services|workflows|triggers)/([A-Za-z0-9+/]{40,80})", _GITLEAKS,
-         ("https://hooks.slack.com/services/«T{U8}/B{U8}/{A24}»",), ("https://hooks.slack.com/services/T000/B000/XXX",)),
+         ("https://hooks.slack.com/services/«T{U8}/B{U8}/{A24}»",), ("https://hooks.slack.com/services/T000/B000/none",)),
     Rule("STRIPE_KEY", r"sk_(?:live|test|prod)_[A-Za-z0-9]{16,255}|rk_(?:live|test|prod)_[A-Za-z0-9]{16,255}|"
          r"whsec_[A-Za-z0-9+/]{32,64}", _GITLEAKS,
          ("sk_live_{A24}", "rk_test_{A99}", "sk_test_{A24}", "whsec_{A32}"), ("pk_live_{A24}", "sk_test_{X24}")),
