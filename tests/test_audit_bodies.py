@@ -174,7 +174,19 @@ def test_a_stream_is_searched_as_the_text_that_it_comes_to(run: Any, scribe: Scr
     assert said["assembled"]
     assert said["bytes"] == len(raw)
     assert json.loads(said["text"])["choices"][0]["message"]["content"] == f"it is {PERSONAL('CREDIT_CARD', CARD)}."
-    assert run(scribe.response(asked({}), wire, captured(b": nothing\n\n", framing=SSE)))["text"] == ": nothing\n\n"
+
+
+def test_a_stream_that_is_not_understood_is_left_out(run: Any, scribe: Scribe) -> None:
+    """A value may stand in pieces there, in which no search finds it; so too in events without a place."""
+    wire = house.OPENAI.operations[0].wire
+    raw = b'data: {"odd": "ann.l"}\n\ndata: {"odd": "ee@example.com"}\n\n'
+    assert run(scribe.response(asked({}), None, captured(raw, framing=SSE))) == {
+        "bytes": len(raw), "left_out": "a stream that is not understood"}
+    said = run(scribe.response(asked({}), wire, captured(raw, framing=SSE)))
+    assert json.loads(said["text"])["events"] == "(2 left out)"
+    torn = b'{"choices": [{"logprobs": {"content": [{"token": "ann.l"}, {"token": "ee@'
+    assert run(scribe.response(asked({}), wire, captured(torn))) == {
+        "bytes": len(torn), "left_out": "told token by token, and not whole"}
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -85,7 +85,8 @@ def test_a_browsers_har(inspector: Inspector, tmp_path: Path, content: dict[str,
 
 
 def test_what_is_not_ours(inspector: Inspector) -> None:
-    for url in ("https://example.com/v1/chat/completions", "https://api.openai.com.evil.example/v1/chat/completions", "x"):
+    for url in ("https://example.com/v1/chat/completions", "https://api.openai.com.evil.example/v1/chat/completions", "x",
+                "https://x-aiplatform.googleapis.com.evil.example/v1/projects/p/locations/l/publishers/google/models/g:predict"):
         said = as_object(inspector.see(Recorded("POST", url)))
         assert said["provider"] is None
         assert "not a call" in as_text(inspector.see(Recorded("POST", url)))

@@ -32,7 +32,7 @@ from douane.providers.table import builtin
 
 __all__ = ["Inspector", "Sight", "as_object", "as_text", "inspect_files", "open_inspector"]
 
-_REGIONS = {"-aiplatform.googleapis.com": "vertex", "bedrock-runtime.": "bedrock"}
+_REGIONS = {r"[a-z0-9-]+-aiplatform\.googleapis\.com": "vertex", r"bedrock-runtime\.[a-z0-9-]+\.amazonaws\.com": "bedrock"}
 _LIMIT = 256 * 1024 * 1024
 _LANGUAGES = ("openai", "anthropic", "google", "vertex", "bedrock", "ollama")
 """Whose paths a local server may end with, in this order."""
@@ -110,7 +110,7 @@ class Inspector:
 
     def _region(self, method: str, host: str, path: str) -> tuple[str, Operation | None, str] | None:
         """A region that the table does not have: the gateway refuses it by that name, and here it is still known."""
-        name = next((name for end, name in _REGIONS.items() if end in host), None)
+        name = next((name for pattern, name in _REGIONS.items() if re.fullmatch(pattern, host)), None)
         return None if name is None or name not in self._providers else (
             name, self._providers[name].operation(method, path), path)
 
@@ -210,14 +210,16 @@ def _session(provider: str, operation: str, model: str, frames: Iterable[tuple[b
     """A WebSocket session: the texts of each frame, at ``$[n]``. Usage is told a response, and not added up here."""
     texts: list[Position] = []
     answer: list[Position] = []
+    problems = []
     for at, (sent, text) in enumerate(frames):
         try:
             document = wire.read(text.encode("utf-8", "surrogatepass"), b"application/json")
-        except ValueError:
+        except ValueError as error:
+            problems.append(f"frame {at} cannot be read: {error}")
             continue
         found = wire.walk(document) if sent else wire.answered(document)
         (texts if sent else answer).extend(one._replace(path=(at, *one.path)) for one in found)
-    return Sight(provider, operation, model, True, tuple(texts), tuple(answer))
+    return Sight(provider, operation, model, True, tuple(texts), tuple(answer), error="; ".join(problems))
 
 
 def _usage(usage: Any) -> dict[str, int]:

@@ -94,14 +94,16 @@ class Scribe:
             large = len(raw) > _AT_ONCE
             document = await asyncio.to_thread(wire.assembled, raw, answer.framing) if large else wire.assembled(
                 raw, answer.framing)
-        more: dict[str, Any] = {} if document is None else {"bytes": answer.size, "assembled": True}
+        more: dict[str, Any] = {} if document is None else {"assembled": True}
         told = _LOGPROBS.search(raw) is not None
+        if document is None and answer.framing is not None:
+            return {"bytes": answer.size, "left_out": "a stream that is not understood"}  # its values may be in pieces
         if told:
             document = _without_logprobs(_parsed(raw) if document is None else document)
-        if document is None:
-            return await self._said(call.principal.tenant, raw, None)
+            if document is None:
+                return {"bytes": answer.size, "left_out": "told token by token, and not whole"}
         if more or told:
-            raw = orjson.dumps(document)
+            raw = orjson.dumps(_without_events(document))
         return {**await self._said(call.principal.tenant, raw, document), "bytes": answer.size, **more}
 
     async def names(self, tenant: str, given: Mapping[str, str]) -> Mapping[str, str]:
@@ -205,6 +207,13 @@ def _without_logprobs(document: Any) -> Any:
                         tasks.append(item)
         elif isinstance(value, list):
             tasks.extend(item for item in value if isinstance(item, (dict, list)))
+    return document
+
+
+def _without_events(document: Any) -> Any:
+    """Events of a stream that have no place in its document may hold a value in pieces."""
+    if isinstance(document, dict) and isinstance(document.get("events"), list):
+        document["events"] = f"({len(document['events'])} left out)"
     return document
 
 
