@@ -42,14 +42,14 @@ def main() -> int:
 
 
 def costs(seed: int) -> list[tuple[str, int, float, float]]:
-    from presidio_analyzer import AnalyzerEngine, RecognizerRegistry, predefined_recognizers
+    from presidio_analyzer import predefined_recognizers
 
-    from douane.detect.engine import Engine, _NoLanguage, prepare
+    from bench import stock as presidio
+    from douane.detect.engine import Engine, prepare
 
     prepare()
-    made = [getattr(predefined_recognizers, ENTITIES[name])(supported_language="en")
-            for name in filter(ENTITIES.get, DEFAULT_ENTITIES)]
-    analyzer = AnalyzerEngine(RecognizerRegistry(made, supported_languages=["en"]), _NoLanguage(), supported_languages=["en"])
+    analyzer = presidio.analyzer(getattr(predefined_recognizers, ENTITIES[name])(supported_language="en")
+                                 for name in filter(ENTITIES.get, DEFAULT_ENTITIES))
     engine = Engine(Wanted())
     rows = []
     for kind, make in KINDS.items():

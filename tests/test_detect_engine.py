@@ -10,7 +10,8 @@ from functools import cache
 import pytest
 from bench import goods
 
-from douane.detect.shadow import SEED, shadow
+from douane.detect.prefilter import SEED, Prefilter
+from douane.detect.shadow import shadow
 from douane.detect.spans import cut, join, resolve
 from douane.detect.values import DEFAULT_ENTITIES, ENTITIES, ScanFailedError, Span, Wanted
 from douane.detect.worker import _forbid
@@ -18,11 +19,13 @@ from douane.detect.worker import _forbid
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of presidio's and spaCy's own imports
     import presidio_analyzer.pattern_recognizer
-    from presidio_analyzer import AnalyzerEngine, RecognizerRegistry, predefined_recognizers
+    from bench.stock import analyzer
+    from presidio_analyzer import AnalyzerEngine, predefined_recognizers
 
-    from douane.detect.engine import _MENDED, REGIONS, Engine, _NoLanguage, prepare
+    from douane.detect.engine import _MENDED, _NEEDS, Engine, prepare
+    from douane.detect.phones import REGIONS, _Matcher, _Region
 
-NO_PHONE = re.compile(r"(?:19|20)\d\d-[01]\d-[0-3]\d.*|\(?0\.\d+.*", re.DOTALL)
+NO_PHONE = re.compile(r"\(?(?:19|20)\d\d-[01]\d-[0-3]\d.*|\(?0\.\d+.*", re.DOTALL)
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +57,7 @@ def stock(entities: tuple[str, ...]) -> AnalyzerEngine:
             made.append(kind(patterns=[one for one in kind.PATTERNS if "https?://" in one.regex]))
         else:
             made.append(kind(supported_language="en"))
-    return AnalyzerEngine(RecognizerRegistry(made, supported_languages=["en"]), _NoLanguage(), supported_languages=["en"])
+    return analyzer(made)
 
 
 def by_stock(text: str, entities: tuple[str, ...], threshold: float) -> list[Span]:
@@ -120,9 +123,61 @@ def test_a_shadow_leads_back() -> None:
     rng = random.Random(4)
     for _ in range(200):
         text = goods.text(rng, 200, found=0.02, noise=0.02)
-        dark = shadow(text)
-        assert len(dark.text) <= len(text)
-        for hit in SEED.finditer(dark.text):
-            at = dark.back(hit.start())
-            assert text[at:at + len(hit.group())] == hit.group()
-        assert len(SEED.findall(dark.text)) == len(SEED.findall(text))
+        hits = [hit.span() for hit in SEED.finditer(text)]
+        dark = shadow(text, [(start - 9, end + 9) for start, end in hits])
+        assert [dark.back(hit.start()) for hit in SEED.finditer(dark.text)] == [start for start, _ in hits]
+        assert SEED.findall(dark.text) == SEED.findall(text)
+
+
+@pytest.mark.parametrize(("text", "spans", "parts"), [
+    ("one two three", [(4, 5)], ["two"]), ("one two three", [(5, 6), (9, 10)], ["two", "three"]),
+    ("one two three", [(5, 9)], ["two three"]), ("onetwo", [(2, 3), (4, 5)], ["onetwo"]), ("one", [(-9, 99)], ["one"]),
+    ('{"a":"b c","d":"e"}', [(16, 17)], ["e"]), ("one two", [(0, 1), (1, 2), (2, 7)], ["one two"]), ("", [], [""])])
+def test_a_shadow_is_whole_to_the_next_blank_or_quote(text: str, spans: list[tuple[int, int]], parts: list[str]) -> None:
+    assert shadow(text, spans).text.split(" \0 ") == parts
+
+
+def test_without_hyperscan_the_same_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Prefilter, "compile", lambda _: None)
+    slow = Engine(Wanted())
+    assert slow.prefilter is None
+    rng = random.Random(6)
+    for _ in range(40):
+        text = goods.text(rng, 120, found=0.1, noise=0.15)
+        assert resolve(slow.scan(text)) == resolve(engine(Wanted()).scan(text))
+
+
+def test_all_that_is_wanted_by_default_is_looked_for_where_it_can_be() -> None:
+    """Without the prefilter, a recognizer without a line in the table gets every text whole."""
+    assert set(DEFAULT_ENTITIES) - set(_NEEDS) == {"PERSON"}
+
+
+FOREIGN = {"full-width": str.maketrans("0123456789", "０１２３４５６７８９"), "arabic": str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩"),
+           "dashes": str.maketrans("-", "–"), "spaces": str.maketrans(" ", "\u2003"), "kelvin": str.maketrans("kK", "KK"),
+           "hard blanks": str.maketrans(" ", "\xa0")}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("around", ["{}", "é{}é", "“{}”", "日本 {} 語", "ſ{}\udcff"])
+def test_what_is_not_ascii_hides_nothing(name: str, around: str) -> None:
+    rng = random.Random(name)
+    for _ in range(40):
+        text = around.format(goods.text(rng, 12, found=0.4, noise=0.1)).translate(FOREIGN[name])
+        ours = kept(text, engine(Wanted(tuple(ENTITIES), 0.0)).scan(text))
+        assert ours == kept(text, by_stock(text, tuple(ENTITIES), 0.0)), text
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_no_number_is_missed_for_how_its_digits_look(region: str) -> None:
+    import phonenumbers
+
+    rng, looked = random.Random(region), _Region(region)
+    shapes = ("###-####", "(###) ###-####", "0## ### ## ##", "1 ### ### ####", "00## ## #### ####", "+## ## ### ####",
+              "0#### ######", "011 ## ## #### ####", "#########", "############", "0##-#######", "## 9####-####")
+    found = 0
+    for _ in range(3000):
+        number = "".join(str(rng.randrange(10)) if sign == "#" else sign for sign in rng.choice(shapes))
+        stock = [(one.start, one.end) for one in phonenumbers.PhoneNumberMatcher(f"at {number} or", region)]
+        assert [(one.start, one.end) for one in _Matcher(f"at {number} or", looked)] == stock, number
+        found += len(stock)
+    assert found > 100

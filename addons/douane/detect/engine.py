@@ -5,26 +5,18 @@ brought along. Context words are not looked at: presidio's enhancer costs the sq
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import zip_longest
-from typing import Any
+from typing import NamedTuple
 
 import regex  # type: ignore[import-untyped]
 import tldextract.tldextract as suffixes
-from presidio_analyzer import (
-    AnalyzerEngine,
-    ContextAwareEnhancer,
-    EntityRecognizer,
-    PatternRecognizer,
-    RecognizerRegistry,
-    RecognizerResult,
-    predefined_recognizers,
-)
-from presidio_analyzer.nlp_engine import NlpArtifacts, NlpEngine
+from presidio_analyzer import EntityRecognizer, PatternRecognizer, predefined_recognizers
 
-from douane.detect.shadow import SEED, shadow
+from douane.detect.phones import ENDS, Phones
+from douane.detect.prefilter import Prefilter
+from douane.detect.shadow import shadow
 from douane.detect.values import ENTITIES, ScanFailedError, Span, Wanted
 
-__all__ = ["REGIONS", "Engine", "prepare"]
+__all__ = ["Engine", "prepare"]
 
 _FOLD = regex.IGNORECASE
 _NEEDS = {name: regex.compile(pattern, flags) for name, pattern, flags in (
@@ -45,97 +37,14 @@ _NEEDS = {name: regex.compile(pattern, flags) for name, pattern, flags in (
     ("UK_NHS", r"[0-9]{3}[- ]?[0-9]{3}[- ]?[0-9]{4}", 0),
     ("IP_ADDRESS", r"[0-9]\.[0-9]|::|:[0-9a-f]{1,4}:", _FOLD),
     ("URL", r"://", 0),
+    ("PHONE_NUMBER", r"\d(?:\D{0,4}\d){6}", 0),
 )}
-"""What every finding of that type holds. A text without it is not given to the recognizer; one that has no line here gets
-every text."""
-
-_PUNCTUATION = ("-x\u2010-\u2015\u2212\u30fc\uff0d-\uff0f \u00a0\u00ad\u200b\u2060\u3000()\uff08\uff09\uff3b\uff3d"
-                ".\\[\\]/~\u2053\u223c\uff5e")
-_NUMBER = regex.compile(rf"\d(?:[{_PUNCTUATION}]{{0,4}}+\d){{6,}}+")
-"""Seven digits and more with what phonenumbers takes for punctuation between them."""
-_NO_PHONE = regex.compile(
-    r"(?:19|20)\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])(?!\d|-\d)|0\.\d++(?![-x./~#]|\s\d)|"
-    r"\d++[a-df-wyz]|(?<=[a-z])\d++(?![-x(.\s/~#])", _FOLD)
-"""An ISO date or a fraction, which phonenumbers takes for numbers in Germany; digits that touch a letter: it takes none of
-those, but is slow to say so."""
-_LEAD, _EXTENSION = regex.compile(r"(?r)\D{0,12}"), 24
-
-
-REGIONS = ("US", "GB", "DE", "FR", "IL", "IN", "BR")
-"""Whose numbers are read as they are written at home; with ``+`` and a country code any is. Presidio's own list (in which two
-are misspelt), without Canada: its numbers are read by the rules of the US."""
-
-
-class _NoLanguage(NlpEngine):
-    """No model, no tokens: the patterns need none."""
-
-    def load(self) -> None:
-        """Nothing to load."""
-
-    def is_loaded(self) -> bool:
-        return True
-
-    def process_text(self, text: str, language: str) -> NlpArtifacts:
-        return NlpArtifacts([], [], [], [], self, language)  # type: ignore[arg-type]  # nobody reads the tokens
-
-    def process_batch(self, texts: Iterable[str], language: str, batch_size: int = 1, n_process: int = 1,
-                      **kwargs: Any) -> Iterator[tuple[str, NlpArtifacts]]:
-        return ((text, self.process_text(text, language)) for text in texts)
-
-    def is_stopword(self, word: str, language: str) -> bool:
-        return False
-
-    def is_punct(self, word: str, language: str) -> bool:
-        return False
-
-    def get_supported_entities(self) -> list[str]:
-        return []
-
-    def get_supported_languages(self) -> list[str]:
-        return ["en"]
-
-
-class _NoContext(ContextAwareEnhancer):
-    """The results as they are. Costs nothing, whatever the text."""
-
-    def __init__(self) -> None:
-        super().__init__(context_similarity_factor=0, min_score_with_context_similarity=0, context_prefix_count=0,
-                         context_suffix_count=0)
-
-    def enhance_using_context(self, text: str, raw_results: list[RecognizerResult], nlp_artifacts: NlpArtifacts,
-                              recognizers: list[EntityRecognizer], context: list[str] | None = None) -> list[RecognizerResult]:
-        return raw_results
-
-
-class _Phones(predefined_recognizers.PhoneRecognizer):
-    """The stock recognizer on what has seven digits. phonenumbers takes 50 µs for a candidate and region, so a region that
-    takes all of it is the last asked."""
-
-    def __init__(self) -> None:
-        super().__init__(supported_regions=REGIONS)
-        self._each = [predefined_recognizers.PhoneRecognizer(supported_regions=(name,)) for name in REGIONS]
-        self._source = {RecognizerResult.RECOGNIZER_NAME_KEY: "PhoneRecognizer",
-                        RecognizerResult.RECOGNIZER_IDENTIFIER_KEY: self.id}
-
-    def analyze(self, text: str, entities: list[str], nlp_artifacts: NlpArtifacts | None = None) -> list[RecognizerResult]:
-        found: list[RecognizerResult] = []
-        matches = list(_NUMBER.finditer(text))
-        for match, after in zip_longest(matches, matches[1:]):
-            if _NO_PHONE.match(text, match.start()):
-                continue
-            start = _LEAD.match(text, 0, match.start()).start()
-            piece = text[start:min(match.end() + _EXTENSION, after.start() if after else len(text))]
-            for region in self._each:
-                results = [one for one in region.analyze(piece, entities)
-                           if sum(map(str.isdecimal, piece[one.start:one.end])) >= 7]
-                for one in results:
-                    one.start, one.end = one.start + start, one.end + start
-                    one.recognition_metadata = dict(self._source)
-                found += results
-                if any(one.start <= match.start() and one.end >= match.end() for one in results):
-                    break
-        return EntityRecognizer.remove_duplicates(found)
-
+"""What every finding of that type holds, for where the prefilter cannot tell. A text without it is not given to the
+recognizer; one that has no line here gets every text."""
+_SOUGHT = {"EMAIL_ADDRESS": "@", "URL": "://", "PHONE_NUMBER": ENDS}
+"""What the prefilter looks for in place of a recognizer's own patterns."""
+_REACH = 48
+"""Characters to both sides of what was looked for: an IBAN with blanks in it has 42. What has no blank in it may be longer."""
 
 class _Email(predefined_recognizers.EmailRecognizer):
     """The stock recognizer asks for the suffix of all that it took, as of a URL; where a path or a query stands before the
@@ -174,16 +83,33 @@ def prepare() -> None:
     suffixes.TLD_EXTRACTOR("warm@example.com")
 
 
-def _recognizer(name: str) -> EntityRecognizer:
+def _recognizer(name: str, threshold: float) -> EntityRecognizer:
     if name == "PHONE_NUMBER":
-        return _Phones()
-    if name in _MENDED:
-        return _MENDED[name](supported_language="en")
+        return Phones()
+    stock = predefined_recognizers.UrlRecognizer
     if name == "URL":
-        stock = predefined_recognizers.UrlRecognizer
-        return stock(patterns=[pattern for pattern in stock.PATTERNS if "https?://" in pattern.regex])
-    made: EntityRecognizer = getattr(predefined_recognizers, ENTITIES[name])(supported_language="en")
+        made: EntityRecognizer = stock(patterns=[pattern for pattern in stock.PATTERNS if "https?://" in pattern.regex])
+    else:
+        made = _MENDED.get(name, getattr(predefined_recognizers, ENTITIES[name]))(supported_language="en")
+    if isinstance(made, PatternRecognizer) and type(made).validate_result is PatternRecognizer.validate_result:
+        made.patterns = [one for one in made.patterns if one.score >= threshold]  # no checksum will raise what is too weak
     return made
+
+
+class _Detector(NamedTuple):
+    name: str
+    recognizer: EntityRecognizer
+    whole: bool
+    """It needs more than parts of a text."""
+
+    def sought(self) -> list[tuple[str, bool]]:
+        """For the prefilter: what all that it finds ends with, and whether its case counts."""
+        if self.name in _SOUGHT:
+            return [(_SOUGHT[self.name], True)]
+        if not isinstance(self.recognizer, PatternRecognizer):
+            raise TypeError(f"nothing is known of what {self.name} needs")
+        cased = not self.recognizer.global_regex_flags & regex.IGNORECASE
+        return [(pattern.regex, cased) for pattern in self.recognizer.patterns]
 
 
 class Engine:
@@ -191,10 +117,11 @@ class Engine:
 
     def __init__(self, wanted: Wanted) -> None:
         self._threshold = wanted.threshold
-        self._entities = [name for name in wanted.entities if ENTITIES[name]]
-        registry = RecognizerRegistry(recognizers=[_recognizer(name) for name in self._entities], supported_languages=["en"])
-        self._analyzer = AnalyzerEngine(registry, _NoLanguage(), supported_languages=["en"],
-                                        context_aware_enhancer=_NoContext())
+        self._detectors = [_Detector(name, made, name == "URL") for name in wanted.entities if ENTITIES[name]
+                           if not isinstance(made := _recognizer(name, wanted.threshold), PatternRecognizer) or made.patterns]
+        self.prefilter = Prefilter.compile({at: one.sought() for at, one in enumerate(self._detectors)}) \
+            if self._detectors else None
+        """None: there is no hyperscan, or nothing to look for by pattern."""
         self._names = PatternRecognizer("PERSON", deny_list=list(wanted.names)) \
             if wanted.names and "PERSON" in wanted.entities else None
 
@@ -208,11 +135,22 @@ class Engine:
                 yield Span("PERSON", one.start, one.end, one.score)
 
     def _by_pattern(self, text: str) -> Iterator[Span]:
-        if not self._entities or SEED.search(text) is None:
-            return
-        dark = shadow(text)
-        likely = [name for name in self._entities if (need := _NEEDS.get(name)) is None or need.search(dark.text)]
-        if likely:
-            for one in self._analyzer.analyze(dark.text, "en", entities=likely, score_threshold=self._threshold):
+        for (name, recognizer, whole), spans in self._likely(text):
+            dark = shadow(text, [(0, len(text))] if whole else spans)
+            found = [one for one in recognizer.analyze(dark.text, [name], None) if one.score >= self._threshold]
+            for one in EntityRecognizer.remove_duplicates(found):
                 start = dark.back(one.start)
                 yield Span(one.entity_type, start, start + one.end - one.start, one.score)
+
+    def _likely(self, text: str) -> Iterator[tuple[_Detector, Iterable[tuple[int, int]]]]:
+        """Who may find something in *text*, and where."""
+        if self.prefilter is not None:
+            for at, each in self.prefilter.ends(text).items():
+                yield self._detectors[at], [(end - _REACH, end + _REACH) for end in each]
+            return
+        for detector in self._detectors:
+            need = _NEEDS.get(detector.name)
+            spans = [(0, len(text))] if need is None else [
+                (hit.start() - _REACH, hit.end() + _REACH) for hit in need.finditer(text)]
+            if spans:
+                yield detector, spans

@@ -5,6 +5,7 @@ Law: a worker that dies or does not answer in time is killed and replaced, and w
 
 import asyncio
 import atexit
+import base64
 import json
 import os
 import socket
@@ -14,9 +15,12 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
+import orjson
+
+from douane.detect.prefilter import Prefilter
 from douane.detect.values import ScanFailedError, Span, Wanted
 from douane.detect.worker import LENGTH
 
@@ -26,8 +30,15 @@ _STARTS = 30.0
 """Seconds a worker may take to be ready: it imports presidio."""
 _TELLS = 0.5
 """Seconds more than it has that a worker may take to say that it was late."""
+_READ = 65536
 _KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TZ")
 """A worker reads hostile text: of our environment, where the keys are, it gets this."""
+
+
+class _Answer(NamedTuple):
+    spans: list[list[Span]]
+    prefilter: str | None
+    """With the first of its id: the engine's, in base64."""
 
 
 class _Worker:
@@ -45,19 +56,22 @@ class _Worker:
         self._known: set[int] = set()
         self.pid = self._process.pid
 
-    async def ask(self, number: int, wanted: Wanted, texts: Sequence[str], seconds: float) -> list[list[Span]]:
+    async def ask(self, number: int, wanted: Wanted, texts: Sequence[str], seconds: float) -> _Answer:
         """Raises :class:`ScanFailedError` where the worker says so, TimeoutError or OSError where it does not say anything."""
         if not self.ready:
             await self.begin()
         first = None if number in self._known else asdict(wanted)
-        raw = json.dumps({"id": number, "wanted": first, "texts": texts, "seconds": seconds}).encode()
+        try:
+            raw = orjson.dumps({"id": number, "wanted": first, "texts": texts, "seconds": seconds})
+        except orjson.JSONEncodeError:  # a lone surrogate
+            raw = json.dumps({"id": number, "wanted": first, "texts": texts, "seconds": seconds}).encode()
         async with asyncio.timeout(seconds + _TELLS):
             await asyncio.get_running_loop().sock_sendall(self._socket, LENGTH.pack(len(raw)) + raw)
             said = await self._receive()
         if "failed" in said:
             raise ScanFailedError(said["failed"])
         self._known.add(number)
-        return [[Span(*one) for one in spans] for spans in said["spans"]]
+        return _Answer([[Span(*one) for one in spans] for spans in said["spans"]], said.get("prefilter"))
 
     async def begin(self) -> None:
         """Wait until it is ready. Raises as :meth:`ask`."""
@@ -68,18 +82,17 @@ class _Worker:
         self.ready = True
 
     async def _receive(self) -> dict[str, Any]:
-        said: dict[str, Any] = json.loads(await self._read(LENGTH.unpack(await self._read(LENGTH.size))[0]))
-        return said
-
-    async def _read(self, size: int) -> bytes:
-        parts = []
-        while size:
-            part = await asyncio.get_running_loop().sock_recv(self._socket, size)
+        got = bytearray()
+        size = LENGTH.size
+        while len(got) < size:
+            part = await asyncio.get_running_loop().sock_recv(self._socket, max(size - len(got), _READ))
             if not part:
                 raise ConnectionError("the worker is gone")
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
+            got += part
+            if len(got) >= LENGTH.size:
+                size = LENGTH.size + LENGTH.unpack_from(got)[0]
+        said: dict[str, Any] = orjson.loads(memoryview(got)[LENGTH.size:])
+        return said
 
     def close(self) -> None:
         self._socket.close()
@@ -95,6 +108,7 @@ class Pool:
         self._free: list[_Worker] = []
         self._waiting: deque[asyncio.Future[_Worker]] = deque()
         self._asked: dict[Wanted, int] = {Wanted(): 0}
+        self._prefilters: dict[Wanted, Prefilter] = {}
         self._tasks: set[asyncio.Task[list[list[Span]]]] = set()
         self.holders: WeakSet[object] = WeakSet()
 
@@ -106,6 +120,10 @@ class Pool:
         """Start processes until there are so many; returns before they are ready."""
         while len(self._workers) < workers:
             self._add()
+
+    def prefilter(self, wanted: Wanted) -> Prefilter | None:
+        """What tells texts in which nothing can stand; None until a worker has answered for *wanted*, or where it has none."""
+        return self._prefilters.get(wanted)
 
     async def ready(self) -> None:
         """Wait until a worker has begun, so that a call's time does not run before. Raises :class:`ScanFailedError`."""
@@ -128,7 +146,7 @@ class Pool:
         worker = await self._get()
         answered = False
         try:
-            found = await worker.ask(self._asked.setdefault(wanted, len(self._asked)), wanted, texts, seconds)
+            found, prefilter = await worker.ask(self._asked.setdefault(wanted, len(self._asked)), wanted, texts, seconds)
             answered = True
         except ScanFailedError:
             answered = worker.ready
@@ -145,6 +163,10 @@ class Pool:
                 self._put(worker)
             else:
                 self._replace(worker)
+        if prefilter is not None and wanted not in self._prefilters:
+            made = Prefilter.load(base64.b64decode(prefilter))
+            if made is not None:
+                self._prefilters[wanted] = made
         return found
 
     async def _get(self) -> _Worker:

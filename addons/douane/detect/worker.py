@@ -2,11 +2,12 @@
 
 A frame is four bytes of length and that much JSON. First comes ``{"ready": true}`` or ``{"broken": WHY}``; then for each
 ``{"id": N, "wanted": {...} or null, "texts": [...], "seconds": S}`` either ``{"spans": [[[type, start, end, score] ...] ...]}``
-or ``{"failed": WHY}``. ``wanted`` comes with the first question of that id.
+or ``{"failed": WHY}``. ``wanted`` comes with the first question of that id, and ``"prefilter"`` (base64) with its answer.
 
 Law: no question takes longer than its seconds (an alarm breaks into a running pattern), no connection is ever opened (an
 audit hook forbids it), and nothing of a text is written anywhere but into the answer. Ends when its parent does."""
 
+import base64
 import json
 import os
 import signal
@@ -78,7 +79,8 @@ def _serve(fd: int) -> None:
     from douane.detect.engine import Engine, prepare
 
     prepare()
-    engines = {0: Engine(Wanted())}
+    common = Wanted()
+    engines = {0: Engine(common)}
     engines[0].scan("a@example.com, 212-555-0123, 4111 1111 1111 1111")  # compiles what it needs
     sys.addaudithook(_forbid)
     _write(fd, {"ready": True})
@@ -87,9 +89,14 @@ def _serve(fd: int) -> None:
         try:
             with _within(asked["seconds"]):
                 if asked["wanted"] is not None:
-                    engines[asked["id"]] = Engine(_wanted(**asked["wanted"]))
+                    wanted = _wanted(**asked["wanted"])
+                    if wanted != common:
+                        engines[asked["id"]] = Engine(wanted)
                 engine = engines[asked["id"]]
-                spans = [[(one.type, one.start, one.end, one.score) for one in engine.scan(text)] for text in asked["texts"]]
+                said: dict[str, Any] = {}
+                if asked["wanted"] is not None and engine.prefilter is not None:
+                    said["prefilter"] = base64.b64encode(engine.prefilter.dump()).decode()
+                said["spans"] = [[(one.type, one.start, one.end, one.score) for one in engine.scan(text)] for text in asked["texts"]]
         except _LateError:
             _write(fd, {"failed": "a detector ran out of time"})
         except ScanFailedError as error:
@@ -97,7 +104,7 @@ def _serve(fd: int) -> None:
         except _FAILURES as error:
             _write(fd, {"failed": f"a detector failed with {type(error).__name__}"})
         else:
-            _write(fd, {"spans": spans})
+            _write(fd, said)
 
 
 def main() -> int:
