@@ -71,6 +71,24 @@ def test_whole_numbers_are_searched_too(run: Any, scribe: Scribe, place: Any) ->
     json.loads(said["text"])
 
 
+def test_a_number_is_searched_wherever_it_stands(run: Any, scribe: Scribe) -> None:
+    body = (b'{"n":4111111111111111,"s":"4111111111111111, 5, [4111111111111111]",'
+            b'"f":4111111111111111.5,"l":[1,4111111111111111]}')
+    said = run(scribe.request(asked(body, document=json.loads(body))))
+    card = PERSONAL("CREDIT_CARD", "4111111111111111")
+    assert json.loads(said["text"]) == {"n": card, "s": f"{card}, 5, [{card}]", "f": 4111111111111111.5, "l": [1, card]}
+    assert said["found"] == {"CREDIT_CARD": 4}
+
+
+def test_a_string_is_searched_as_it_is_meant(run: Any, scribe: Scribe) -> None:
+    """What is known of a string as it is written says nothing of another that is written so within one."""
+    inner = '"\\u0061nn.lee@example.com"'
+    for _ in range(2):
+        said = run(scribe.request(asked(f'{{"a":{inner},"b":"x","c":[{inner}]}}'.encode(), document={})))
+        mail = PERSONAL("EMAIL_ADDRESS", MAIL)
+        assert json.loads(said["text"]) == {"a": mail, "b": "x", "c": [mail]}
+
+
 def test_moments_and_measures_stay_numbers(run: Any, scribe: Scribe) -> None:
     place = {"created": 1753242300, "total_duration": 4111111111111111, "usage": {"input_tokens": 4111111111111111}, "n": 4111}
     assert run(scribe.request(asked(place)))["text"] == json.dumps(place)
@@ -103,10 +121,13 @@ def test_a_secret_is_none_of_the_logs_business(run: Any, scribe: Scribe) -> None
 
 
 def test_a_member_tells_what_its_value_is(run: Any, scribe: Scribe) -> None:
-    said = run(scribe.request(asked({"input": {"password": "hunter2!x", "user": "hunter2!x"}})))
-    kept = json.loads(said["text"])["input"]
-    assert kept["user"] == "hunter2!x", "a word like any other"
-    assert "hunter2" not in kept["password"]
+    for _ in range(2):  # also where its strings have been seen
+        said = run(scribe.request(asked({"input": {"password": "hunter2!x", "again": "hunter2!x", "user": "hunter3!x"}})))
+        kept = json.loads(said["text"])["input"]
+        assert kept["user"] == "hunter3!x", "a word like any other"
+        assert "hunter2" not in said["text"], "what is a secret here is none there"
+        said = run(scribe.request(asked({"input": {"name": "hunter2!x"}})))
+        assert json.loads(said["text"])["input"] == {"name": "hunter2!x"}
 
 
 def test_what_the_chain_has_redacted_stays_as_it_is(run: Any, scribe: Scribe) -> None:

@@ -152,7 +152,8 @@ def test_all_that_is_wanted_by_default_is_looked_for_where_it_can_be() -> None:
     assert set(DEFAULT_ENTITIES) - set(_NEEDS) == {"PERSON"}
 
 
-FOREIGN = {"full-width": str.maketrans("0123456789", "０１２３４５６７８９"), "arabic": str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩"),
+FOREIGN = {"full-width": str.maketrans("0123456789", "０１２３４５６７８９"),
+           "arabic": str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩"),
            "dashes": str.maketrans("-", "–"), "spaces": str.maketrans(" ", "\u2003"), "kelvin": str.maketrans("kK", "KK"),
            "hard blanks": str.maketrans(" ", "\xa0")}
 

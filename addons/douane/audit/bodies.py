@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -26,8 +26,8 @@ from douane.detect.memory import Memory
 from douane.errors import RefusedError
 from douane.placeholders import DataKey, Minter
 from douane.providers.base import Wire
-from douane.providers.edit import Place, rewrite
-from douane.redaction import Text, read_text
+from douane.providers.edit import quoted
+from douane.redaction import Text, Written, read_text
 
 __all__ = ["MOST", "Scribe"]
 
@@ -39,19 +39,29 @@ _NAMES = 4096
 _LOGPROBS = re.compile(rb'logprobs[A-Za-z_]*"\s*:\s*[\[{]', re.IGNORECASE)
 _AT_ONCE = 128 * 1024
 """Bytes of a stream; a longer one is put together in a thread."""
+_STRING_AFTER = re.compile(r'\s*:\s*("[^"\\]*(?:\\.[^"\\]*)*")', re.DOTALL)
+_SCALAR = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|-?[0-9]{7,}(?![0-9.eE])', re.DOTALL)
 _WORD = re.compile(r"[a-z_]{1,64}|.{0,5}|[A-Za-z_ .,;!?'/()-]{1,19}", re.DOTALL)
 """What no entity and no secret can be: they have a digit or an ``@``, or are longer."""
+_NAME = 64
+"""Characters of a member's name up to which it may tell that its value is a secret …"""
 _MEMBER = 256
-"""Characters of a member's value up to which its name may tell that it is a secret."""
-_LONG = 10**6
+"""… and of that value."""
+_LONG = b"0000000"
 """A whole number of seven digits may be a phone's or a person's; arguments of tools have those as numbers."""
-_MEASURE = re.compile(r"_at$|_?time|date|created|expires|updated|deadline|token|count|total|duration|bytes|size|seed|max|min|"
-                      r"limit|budget|latency|offset|^usage$", re.IGNORECASE)
+_DIGITS = bytes(ord("0") if chr(code) in "0123456789" else code for code in range(256))
+_WHOLE = re.compile(rb"[0-9]{7,}+(?![.eE])")
+_BEFORE_NUMBERS = (b"", b":", b"[", b",")
+_BEFORE_STRINGS = frozenset('": \t\r\n')
+_BEFORE = 256
+"""Bytes before a number in which the member's name is looked for."""
+_MEASURE = re.compile(rb"_at$|_?time|date|created|expires|updated|deadline|token|count|total|duration|bytes|size|seed|max|min|"
+                      rb"limit|budget|latency|offset|^usage$", re.IGNORECASE)
 """In the name of a member whose number is a moment or a measure."""
 _ID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|(?:req_)?[0-9a-f]{24,32}|[a-z_/]{1,64}")
 """A name that is no more than one: what request ids look like, and words."""
-_TELLING = re.compile(r"pass|pwd|secret|token|key|auth|cred|kennwort", re.IGNORECASE)
-"""In the name of a member whose bare value may be a secret."""
+_TELLING = re.compile(r"pass|pwd|secret|token(?!s)|key|auth|cred|kennwort", re.IGNORECASE)
+"""In the name of a member whose bare value may be a secret. Where it speaks of ``tokens``, it counts them."""
 _BLOB = re.compile(r"(?:data:[^,\s]{0,200},)?[A-Za-z0-9+/_=\r\n-]{256,}")
 
 
@@ -62,7 +72,9 @@ class Scribe:
         self._key = key
         self._scanner = scanner
         self._memory = Memory(remembered)
-        self._clean: set[str] = set()
+        self._clean = Memory(remembered)
+        """Strings of JSON bodies, as they are written, that may stand as they are."""
+        self._innocent: set[str] = set()
         """Names in which nothing was found: models and paths, the same in most calls."""
 
     def warm(self) -> None:
@@ -79,8 +91,8 @@ class Scribe:
             return {"bytes": len(call.body), "left_out": error.reason}
         if isinstance(call.document, dict) and (call.header(b"content-type") or b"").lower().startswith(b"multipart/"):
             written = orjson.dumps(call.document)  # its texts, as they are read
-            return {**await self._said(call.principal.tenant, written, call.document), "bytes": len(raw)}
-        return await self._said(call.principal.tenant, raw, call.document)
+            return {**await self._said(call.principal.tenant, written, json=True), "bytes": len(raw)}
+        return await self._said(call.principal.tenant, raw, json=call.document is not None)
 
     async def response(self, call: Call, wire: Wire | None, answer: Capture) -> dict[str, Any] | None:
         """The provider's answer, as it came; a stream as the document that it came to."""
@@ -95,7 +107,7 @@ class Scribe:
             document = await asyncio.to_thread(wire.assembled, raw, answer.framing) if large else wire.assembled(
                 raw, answer.framing)
         more: dict[str, Any] = {} if document is None else {"assembled": True}
-        told = _LOGPROBS.search(raw) is not None
+        told = b"logprobs" in raw.lower() and _LOGPROBS.search(raw) is not None
         if document is None and answer.framing is not None:
             return {"bytes": answer.size, "left_out": "a stream that is not understood"}  # its values may be in pieces
         if told:
@@ -104,12 +116,12 @@ class Scribe:
                 return {"bytes": answer.size, "left_out": "told token by token, and not whole"}
         if more or told:
             raw = orjson.dumps(_without_events(document))
-        return {**await self._said(call.principal.tenant, raw, document), "bytes": answer.size, **more}
+        return {**await self._said(call.principal.tenant, raw, json=bool(more) or told), "bytes": answer.size, **more}
 
     async def names(self, tenant: str, given: Mapping[str, str]) -> Mapping[str, str]:
         """Names that an app or a provider made up, by what they name; percent-encoded ones are read as meant."""
         asked = {name: unquote(value) for name, value in given.items()
-                 if value not in self._clean and not _ID.fullmatch(value)}
+                 if value not in self._innocent and not _ID.fullmatch(value)}
         if not asked:
             return given
         put = Minter(self._key, tenant, {}).placeholder
@@ -119,17 +131,19 @@ class Scribe:
             return {name: f"(left out: {error})" if name in asked else value for name, value in given.items()}
         hidden = {name: Text(text, (text,)).write([found], put).text
                   for (name, text), found in zip(asked.items(), spans, strict=True) if found}
-        if len(self._clean) < _NAMES:
-            self._clean.update(given[name] for name in asked if name not in hidden)
+        if len(self._innocent) < _NAMES:
+            self._innocent.update(given[name] for name in asked if name not in hidden)
         return {**given, **hidden} if hidden else given
 
-    async def _said(self, tenant: str, raw: bytes, document: Any) -> dict[str, Any]:
+    async def _said(self, tenant: str, raw: bytes, *, json: bool) -> dict[str, Any]:
+        """*json*: it has been read as JSON, or written."""
         try:
             text = raw.decode()
         except UnicodeDecodeError:
             return {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest(), "left_out": "binary"}
         try:
-            text, found = await self._redacted(tenant, text, _parsed(raw) if document is None else document)
+            json = json or _parsed(raw) is not None
+            text, found = await (self._redacted(tenant, raw, text) if json else self._plain(tenant, text))
         except ScanFailedError as error:
             return {"bytes": len(raw), "left_out": str(error)}
         said: dict[str, Any] = {"text": text, "bytes": len(raw)}
@@ -140,37 +154,44 @@ class Scribe:
                      "sha256": hashlib.sha256(written).hexdigest()}
         return said
 
-    async def _redacted(self, tenant: str, text: str, document: Any) -> tuple[str, Counter[str]]:
-        """*text* without what must not be kept, and what that was. *document*: its JSON value; None: it is no JSON. Raises
-        ScanFailedError."""
+    async def _plain(self, tenant: str, text: str) -> tuple[str, Counter[str]]:
+        """*text*, which is no JSON, without what must not be kept, and what that was. Raises ScanFailedError."""
+        read = read_text(text)
+        written = read.write(await self._spans(tenant, read.scanned), Minter(self._key, tenant, {}).placeholder)
+        return written.text, Counter(written.types)
+
+    async def _redacted(self, tenant: str, raw: bytes, text: str) -> tuple[str, Counter[str]]:
+        """The same of JSON, written as it stands. A string is looked at by itself, wherever it stands; one that was found to
+        hold nothing is known by its hash. Raises ScanFailedError."""
+        strings = _strings(text)
+        names = strings & _telling
+        known, key_of = self._clean, self._clean.key
+        new = [string for string in strings - _words - _telling if known.get(key_of(tenant, string)) is None]
+        changes, fresh = _sorted(new, names)
+        fresh.update((number, Text(number, (number,))) for number in _numbers(raw))
+        if fresh:
+            changes.update(await self._changed(tenant, fresh))
+            for string in new:
+                if _written(string) in fresh.keys() - changes.keys() and string not in names:
+                    known.put(key_of(tenant, string), ())
+        for name, value in _told(text, names):
+            read = read_text(_meant(value))
+            if len(read.text) <= _MEMBER and (found := find_in_member(_meant(name), read.text)):
+                changes.update(await self._changed(tenant, {value: read}, found))
+        return _spliced(text, changes) if changes else (text, Counter())
+
+    async def _changed(self, tenant: str, texts: Mapping[str, Text], secrets: tuple[Span, ...] = ()) -> dict[str, Written]:
+        """Those of *texts* that cannot stand as they are. *secrets*: what is known of each beside what is found in it."""
         put = Minter(self._key, tenant, {}).placeholder
-        found: Counter[str] = Counter()
-        if document is None:
-            read = read_text(text)
-            written = read.write(await self._spans(tenant, read.scanned), put)
-            return written.text, Counter(written.types)
-        places: list[Place] = []
-        texts: list[Text] = []
-        changes: dict[Place, str] = {}
-        for place, one in _strings(document):
-            if len(one) >= 256 and _BLOB.fullmatch(one):
-                changes[place] = f"({len(one)} characters left out)"
-            else:
-                places.append(place)
-                texts.append(read_text(one))
-        spans = iter(await self._spans(tenant, [part for one in texts for part in one.scanned]))
-        for place, read in zip(places, texts, strict=True):
-            found_here = [next(spans) for _ in read.scanned]
-            (path, key) = place
-            if (not key and path and len(read.text) <= _MEMBER and isinstance(name := path[-1], str)
-                    and _TELLING.search(name)):
-                found_here[0] = _together(found_here[0], find_in_member(name, read.text))
-            if any(found_here):
-                written = read.write(found_here, put)
-                if written.text != read.text:
-                    changes[place] = written.text
-                    found.update(written.types)
-        return rewrite(text, changes), found
+        spans = iter(await self._spans(tenant, [part for one in texts.values() for part in one.scanned]))
+        changed: dict[str, Written] = {}
+        for token, read in texts.items():
+            found = [next(spans) for _ in read.scanned]
+            found[0] = _together(found[0], secrets)
+            written = read.write(found, put) if any(found) else None
+            if written is not None and written.text != read.text:
+                changed[token] = written
+        return changed
 
     async def _spans(self, tenant: str, texts: Sequence[str]) -> list[tuple[Span, ...]]:
         """Entities and secrets in each text. Raises ScanFailedError."""
@@ -217,43 +238,96 @@ def _without_events(document: Any) -> Any:
     return document
 
 
-def _strings(document: Any) -> Iterator[tuple[Place, str]]:
-    """Every string of *document* that could hold something, and every whole number that could be somebody's. Iterative: depth
-    costs no stack."""
-    tasks: list[tuple[tuple[str | int, ...], Any]] = [((), document)]
-    while tasks:
-        path, value = tasks.pop()
-        if isinstance(value, str):
-            if value not in _quiet and not _is_quiet(value):
-                yield (path, False), value
-        elif isinstance(value, dict):
-            for key, item in value.items():
-                if key not in _quiet and not _is_quiet(key):
-                    yield ((*path, key), True), key
-                if isinstance(item, (dict, list)) or (isinstance(item, str) and item not in _quiet):
-                    tasks.append(((*path, key), item))
-                elif type(item) is int and _is_long(item) and _MEASURE.search(key) is None:
-                    yield ((*path, key), False), str(item)
-        elif isinstance(value, list):
-            tasks.extend(((*path, at), item) for at, item in enumerate(value) if isinstance(item, (str, dict, list)))
-            yield from ((((*path, at), False), str(item)) for at, item in enumerate(value)
-                        if type(item) is int and _is_long(item))
+_words: set[str] = set()
+"""Strings, as they are written between their quotes, that were found to be nothing but words: the members and enumerations of
+the formats, most of them …"""
+_telling: set[str] = set()
+"""… and those that tell, as the name of a member, that its value may be a secret."""
 
 
-def _is_long(number: int) -> bool:
-    return not -_LONG < number < _LONG
+def _sorted(new: Iterable[str], names: set[str]) -> tuple[dict[str, Written], dict[str, Text]]:
+    """Of *new* strings: what is left out, and what must be searched, by token. Mere words are noted as that, and what tells as
+    the name of a member goes to *names*."""
+    left_out: dict[str, Written] = {}
+    fresh: dict[str, Text] = {}
+    for string in new:
+        token = _written(string)
+        value = _meant(token)
+        tells = len(value) <= _NAME and _TELLING.search(value) is not None
+        if tells:
+            names.add(string)
+        if _WORD.fullmatch(value):
+            kind = _telling if tells else _words
+            if len(kind) < _NAMES:
+                kind.add(string)
+        elif len(value) >= 256 and _BLOB.fullmatch(value):
+            left_out[token] = Written(f"({len(value)} characters left out)", ())
+        else:
+            fresh[token] = read_text(value)
+    return left_out, fresh
 
 
-_quiet: set[str] = set()
-"""Words that were found to be nothing but words: the members and enumerations of the formats, most of them."""
+def _strings(text: str) -> set[str]:
+    """What stands between the quotes of each string of the JSON *text*: as it is written, but for escaped backslashes and
+    quotes, which are marked by a NUL, that no JSON holds. So ``split`` can be used: a fifth of what a pattern takes."""
+    if '\\"' in text:
+        text = text.replace("\\\\", "\0\\").replace('\\"', "\0'")
+    return set(text.split('"')[1::2])
 
 
-def _is_quiet(text: str) -> bool:
-    if _WORD.fullmatch(text) is None:
-        return False
-    if len(_quiet) < 4096:
-        _quiet.add(text)
-    return True
+def _written(string: str) -> str:
+    """One of :func:`_strings`, with its quotes, as the text has it."""
+    if "\0" in string:
+        string = string.replace("\0'", '\\"').replace("\0\\", "\\\\")
+    return f'"{string}"'
+
+
+def _meant(token: str) -> str:
+    """What a JSON string means; *token* has its quotes."""
+    return str(jiter.from_json(token.encode(), cache_mode="none")) if "\\" in token else token[1:-1]
+
+
+def _numbers(raw: bytes) -> Iterator[str]:
+    """Whole numbers of JSON that could be somebody's, and what looks like one within a string."""
+    digits = raw.translate(_DIGITS)
+    end, at = 0, digits.find(_LONG)
+    while at >= 0:
+        number = _WHOLE.match(raw, at)
+        end = number.end() if number is not None else at + len(_LONG)
+        before = raw[:at].rstrip(b"-") if at < _BEFORE else raw[at - _BEFORE:at].rstrip(b"-")
+        before = before.rstrip(b" \t\r\n")
+        name = before[:-1].rstrip(b" \t\r\n")[:-1].rpartition(b'"')[2] if before.endswith(b":") else b""
+        if number is not None and before[-1:] in _BEFORE_NUMBERS and not (name and _MEASURE.search(name)):
+            yield ("-" if raw[at - 1:at] == b"-" else "") + number[0].decode()
+        at = digits.find(_LONG, end)
+
+
+def _told(text: str, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """(name, value), with their quotes, for each member called by one of *names* whose value is a string."""
+    for name in names:
+        token = _written(name)
+        at = text.find(token)
+        while at >= 0:
+            at += len(token)
+            if text[at:at + 1] in _BEFORE_STRINGS and text[at + 1:at + 2] in _BEFORE_STRINGS:
+                match = _STRING_AFTER.match(text, at)
+                if match is not None:
+                    yield token, match[1]
+            at = text.find(token, at)
+
+
+def _spliced(text: str, changes: Mapping[str, Written]) -> tuple[str, Counter[str]]:
+    """*text* with the strings and numbers of *changes* as strings, and what was found in them."""
+    found: Counter[str] = Counter()
+
+    def put(match: re.Match[str]) -> str:
+        written = changes.get(match[0])
+        if written is None:
+            return match[0]
+        found.update(written.types)
+        return quoted(written.text)
+
+    return _SCALAR.sub(put, text), found
 
 
 def _together(spans: Sequence[Span], secrets: Sequence[Span]) -> tuple[Span, ...]:

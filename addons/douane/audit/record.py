@@ -7,6 +7,7 @@ and providers make up (:func:`names`) may hold anything, is cut at 200 character
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from douane.call import Call, Finding, Outcome
@@ -25,8 +26,14 @@ _RARE = ("cache_write_1h", "web_searches", "file_searches", "input_audio", "cach
 
 
 def timestamp(at: float) -> str:
-    """RFC 3339 in UTC with milliseconds."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """RFC 3339 in UTC with milliseconds, those that have passed."""
+    second, rest = divmod(round(at * 1e6), 1_000_000)
+    return f"{_to_the_second(second)}.{rest // 1000:03d}Z"
+
+
+@lru_cache(16)
+def _to_the_second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _call(call: Call, revision: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ brought along. Context words are not looked at: presidio's enhancer costs the sq
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import regex  # type: ignore[import-untyped]
 import tldextract.tldextract as suffixes
@@ -43,8 +43,11 @@ _NEEDS = {name: regex.compile(pattern, flags) for name, pattern, flags in (
 recognizer; one that has no line here gets every text."""
 _SOUGHT = {"EMAIL_ADDRESS": "@", "URL": "://", "PHONE_NUMBER": ENDS}
 """What the prefilter looks for in place of a recognizer's own patterns."""
+_NO_TOKENS: Any = None
+"""No recognizer here reads tokens of a language model."""
 _REACH = 48
 """Characters to both sides of what was looked for: an IBAN with blanks in it has 42. What has no blank in it may be longer."""
+
 
 class _Email(predefined_recognizers.EmailRecognizer):
     """The stock recognizer asks for the suffix of all that it took, as of a URL; where a path or a query stands before the
@@ -83,6 +86,11 @@ def prepare() -> None:
     suffixes.TLD_EXTRACTOR("warm@example.com")
 
 
+def _with_patterns(recognizer: PatternRecognizer) -> Any:
+    """*recognizer*, whose ``patterns`` presidio gives no type."""
+    return recognizer
+
+
 def _recognizer(name: str, threshold: float) -> EntityRecognizer:
     if name == "PHONE_NUMBER":
         return Phones()
@@ -92,7 +100,8 @@ def _recognizer(name: str, threshold: float) -> EntityRecognizer:
     else:
         made = _MENDED.get(name, getattr(predefined_recognizers, ENTITIES[name]))(supported_language="en")
     if isinstance(made, PatternRecognizer) and type(made).validate_result is PatternRecognizer.validate_result:
-        made.patterns = [one for one in made.patterns if one.score >= threshold]  # no checksum will raise what is too weak
+        # no checksum will raise what is too weak
+        _with_patterns(made).patterns = [one for one in _with_patterns(made).patterns if one.score >= threshold]
     return made
 
 
@@ -109,7 +118,7 @@ class _Detector(NamedTuple):
         if not isinstance(self.recognizer, PatternRecognizer):
             raise TypeError(f"nothing is known of what {self.name} needs")
         cased = not self.recognizer.global_regex_flags & regex.IGNORECASE
-        return [(pattern.regex, cased) for pattern in self.recognizer.patterns]
+        return [(pattern.regex, cased) for pattern in _with_patterns(self.recognizer).patterns]
 
 
 class Engine:
@@ -118,7 +127,8 @@ class Engine:
     def __init__(self, wanted: Wanted) -> None:
         self._threshold = wanted.threshold
         self._detectors = [_Detector(name, made, name == "URL") for name in wanted.entities if ENTITIES[name]
-                           if not isinstance(made := _recognizer(name, wanted.threshold), PatternRecognizer) or made.patterns]
+                           if not isinstance(made := _recognizer(name, wanted.threshold), PatternRecognizer)
+                           or _with_patterns(made).patterns]
         self.prefilter = Prefilter.compile({at: one.sought() for at, one in enumerate(self._detectors)}) \
             if self._detectors else None
         """None: there is no hyperscan, or nothing to look for by pattern."""
@@ -137,7 +147,7 @@ class Engine:
     def _by_pattern(self, text: str) -> Iterator[Span]:
         for (name, recognizer, whole), spans in self._likely(text):
             dark = shadow(text, [(0, len(text))] if whole else spans)
-            found = [one for one in recognizer.analyze(dark.text, [name], None) if one.score >= self._threshold]
+            found = [one for one in recognizer.analyze(dark.text, [name], _NO_TOKENS) if one.score >= self._threshold]
             for one in EntityRecognizer.remove_duplicates(found):
                 start = dark.back(one.start)
                 yield Span(one.entity_type, start, start + one.end - one.start, one.score)

@@ -40,11 +40,18 @@ _KINDS = ("fixed_line", "mobile", "toll_free", "premium_rate", "shared_cost", "p
           "voicemail")
 
 
+def _rules(region: str) -> PhoneMetadata:
+    rules = PhoneMetadata.metadata_for_region(region)
+    if rules is None:
+        raise LookupError(f"phonenumbers knows no region {region}")
+    return rules
+
+
 def _patterns(region: str) -> Iterator[str]:
     """Of the numbers that are read by the rules of *region*: its own, and those of all who share its country code."""
     code = phonenumbers.country_code_for_region(region)
     for each in phonenumbers.region_codes_for_country_code(code):
-        rules = PhoneMetadata.metadata_for_region(each)
+        rules = _rules(each)
         for kind in _KINDS:
             described = getattr(rules, kind)
             if described is not None and described.national_number_pattern:
@@ -58,7 +65,7 @@ class _Region:
         self.name = name
         union = "|".join(f"(?:{one})" for one in sorted(set(_patterns(name))))
         self._number = regex.compile(rf"(?:{union})", regex.ASCII)
-        self._abroad = regex.compile(PhoneMetadata.metadata_for_region(name).international_prefix)
+        self._abroad = regex.compile(_rules(name).international_prefix)
 
     def may_have(self, candidate: str) -> bool:
         if _PLAIN.fullmatch(candidate) is None:

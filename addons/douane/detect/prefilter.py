@@ -8,15 +8,16 @@ Hyperscan reads 20 KB in 0.2 ms, where the recognizers' own patterns one by one 
 platforms; without one the worker looks for what each needs by itself (``engine.py``), and the answers are the same.
 """
 
+import importlib
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 try:
-    import hyperscan
+    hyperscan: Any = importlib.import_module("hyperscan")
 except ImportError:  # a platform without a wheel
-    hyperscan = None  # type: ignore[assignment]
+    hyperscan = None
 
 __all__ = ["SEED", "SEED_SIGNS", "Prefilter"]
 

@@ -35,19 +35,13 @@ def shadow(text: str, spans: Iterable[tuple[int, int]]) -> Shadow:
     """*spans*, sorted, each widened and joined where they meet. Linear in the length of *text* and the number of spans."""
     parts: list[tuple[int, int]] = []
     floor = 0
-    for start, end in spans:
-        if end <= floor and parts:
+    for low, high in spans:
+        if high <= floor and parts:
             continue
-        if start <= floor and parts:
+        start = _start(text, floor, low)
+        if parts and start <= floor:
             start = parts.pop()[0]
-        elif start > floor:
-            found = _BREAK_BEFORE.search(text, floor, start)
-            start = found.end() if found is not None else floor
-            if parts and start == floor:
-                start = parts.pop()[0]
-        else:
-            start = 0
-        found = _BREAK.search(text, end)
+        found = _BREAK.search(text, high)
         floor = found.start() if found is not None else len(text)
         parts.append((start, floor))
     starts, at = [], 0
@@ -56,3 +50,9 @@ def shadow(text: str, spans: Iterable[tuple[int, int]]) -> Shadow:
         at += end - start + len(_BETWEEN)
     return Shadow(_BETWEEN.join(text[start:end] for start, end in parts), tuple(starts) or (0,),
                   tuple(start for start, _ in parts) or (0,))
+
+
+def _start(text: str, floor: int, low: int) -> int:
+    """Behind the last blank or quote before *low*; *floor* where there is none above it."""
+    found = _BREAK_BEFORE.search(text, floor, low) if low > floor else None
+    return found.end() if found is not None else floor

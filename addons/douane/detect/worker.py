@@ -96,7 +96,8 @@ def _serve(fd: int) -> None:
                 said: dict[str, Any] = {}
                 if asked["wanted"] is not None and engine.prefilter is not None:
                     said["prefilter"] = base64.b64encode(engine.prefilter.dump()).decode()
-                said["spans"] = [[(one.type, one.start, one.end, one.score) for one in engine.scan(text)] for text in asked["texts"]]
+                said["spans"] = [[(one.type, one.start, one.end, one.score) for one in engine.scan(text)]
+                                 for text in asked["texts"]]
         except _LateError:
             _write(fd, {"failed": "a detector ran out of time"})
         except ScanFailedError as error:
