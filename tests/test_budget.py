@@ -11,14 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from douane.audit import record
 from douane.call import Call, Outcome, Principal, Usage
 from douane.errors import ConfigError
 from douane.exchange import Exchange
-from douane.ledger.base import NANO, Balance
+from douane.hosts.house import open_office
+from douane.ledger.base import NANO, Account, Balance, Demand
+from douane.ledger.charge import charge
 from douane.ledger.sqlite import SqliteLedger, read_balances
 from douane.ledger.till import Till
+from douane.ledger.windows import window
 from douane.loader import load
-from douane.policies.budget import Budget, Unbounded, charge, output_bound, parse_unbounded, parse_unpriced
+from douane.policies.budget import Budget, Unbounded, output_bound, parse_unbounded, parse_unpriced
 from douane.policy import Setting, traits
 from douane.pricerules import Rules
 from douane.prices import Bill, Prices
@@ -52,6 +56,17 @@ class Counter:
         limits = tuple(map(parse_limit, limit)) if isinstance(limit, list) else parse_limit(limit)
         nobody: Any = None
         return Budget(per, limits, **more).bind(Setting(nobody, nobody, {}, self.till, wire_of))
+
+    def settle(self, policy: Any, call: Call, outcome: Outcome) -> None:
+        async def work() -> None:
+            await policy.settle(call, outcome)
+            await self.booked()
+
+        run(work())
+
+    async def booked(self) -> None:
+        """What was settled before is in the books."""
+        await self.ledger.void("what comes behind it")
 
     def balances(self) -> list[Balance]:
         return read_balances(self.folder, AT)
@@ -159,7 +174,7 @@ def test_an_unknown_price_costs_the_sum_that_is_set(counter: Counter) -> None:
     rule = counter.policy(unpriced=USD // 4)
     other = asked(model="unheard-of", number=2)
     run(rule.admit(other))
-    run(rule.settle(other, Outcome("complete", 200, Usage(5, 5))))
+    counter.settle(rule, other, Outcome("complete", 200, Usage(5, 5)))
     assert counter.sums() == (USD // 4, USD // 4)
 
 
@@ -280,7 +295,7 @@ def test_settle_resolves(counter: Counter, outcome: Outcome) -> None:
     amount = held(run(policy.admit(asked())))
     spent = charge(outcome, amount)
     for _ in range(2):
-        run(policy.settle(asked(), outcome))
+        counter.settle(policy, asked(), outcome)
         assert counter.sums() == (amount if spent is None else spent, 0)
     assert not policy.open
 
@@ -301,6 +316,7 @@ def test_a_call_that_a_later_policy_refuses_costs_nothing(counter: Counter) -> N
         assert await one.admit(one.call) == Deny("pii_found", "no")
         assert counter.sums()[1] > 0
         await one.finish("denied")
+        await counter.booked()
 
     run(work())
     assert counter.sums() == (0, 0)
@@ -325,6 +341,7 @@ def test_observe_refuses_nothing_and_counts_all(counter: Counter) -> None:
             one.feed(b'{"model": "other", "usage": {"prompt_tokens": 12, "completion_tokens": 5}}')
             one.close()
             await one.finish("complete")
+            await counter.booked()
 
         run(work())
         assert [found["type"] for found in book.outcome["findings"]] == ["would_deny:budget_exceeded"] * (number - 1)
@@ -339,8 +356,9 @@ def test_a_ledger_that_fails_refuses(counter: Counter) -> None:
 
 
 def test_200_at_once_on_a_budget_for_20(counter: Counter) -> None:
-    one_call = held(run(counter.policy().admit(asked())))
-    run(counter.ledger.void(asked().id))
+    before = counter.policy()
+    one_call = held(run(before.admit(asked())))
+    counter.settle(before, asked(), Outcome("denied"))
     policy = counter.policy(f"{20 * one_call / NANO:.9f} USD/day")
 
     async def one(number: int) -> bool:
@@ -352,10 +370,39 @@ def test_200_at_once_on_a_budget_for_20(counter: Counter) -> None:
         return not denied
 
     async def work() -> list[bool]:
-        return await asyncio.gather(*(one(number) for number in range(200)))
+        admitted = await asyncio.gather(*(one(number) for number in range(200)))
+        await counter.booked()
+        return admitted
 
     assert sum(run(work(), 20)) == 20
     assert counter.sums() == (20 * one_call, 0)
+
+
+def test_what_was_not_booked_before_the_end_is_booked_at_the_next_start(tmp_path: Path) -> None:
+    """The outcome is durable before the booking is: the audit log tells what came of the calls that still hold money."""
+    data = tmp_path / "data"
+    policies = tmp_path / "policies"
+    policies.mkdir()
+    (policies / "one.yaml").write_text("version: 1\nchain:\n  - authenticate: {}\n")
+    office = open_office(policies, data)
+    assert office.audit is not None
+    assert office.ledger is not None
+    account = Account("", "principal", "bot", "day", *window("day", AT))
+    ends = {"paid": Outcome("complete", 200, cost_usd=0.25), "denied": Outcome("denied"), "cut": Outcome("cut", 200),
+            "cheap": Outcome("cut", 200, cost_usd=0.01, estimated=True), "refused": Outcome("complete", 429)}
+    for number, (name, outcome) in enumerate([*ends.items(), ("no outcome", None), ("elsewhere", None)]):
+        call = asked(number=number)
+        run(office.ledger.reserve(call.id, AT, [Demand(account, None)], NANO))
+        if name != "elsewhere":
+            office.audit.append_blocking(record.intent(call, "r", (), reserved_usd=1.0))
+        if outcome is not None:
+            office.audit.append_blocking(record.outcome(call, "r", (), outcome, denial=None, latency_ms={}, reserved_usd=1.0))
+    office.close()
+    open_office(policies, data).close()
+    (found,) = [one for one in read_balances(data, AT) if one.account == account]
+    assert (found.captured, found.reserved) == (NANO // 4 + 3 * NANO, NANO)
+    open_office(policies, data).close()
+    assert [one for one in read_balances(data, AT) if one.account == account] == [found]
 
 
 # -- in YAML -------------------------------------------------------------------------------------------------------

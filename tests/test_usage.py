@@ -12,7 +12,8 @@ import pytest
 
 from douane.call import Outcome, Usage
 from douane.exchange import Exchange
-from douane.policies.budget import Budget, charge, parse_unbounded
+from douane.ledger.charge import charge
+from douane.policies.budget import Budget, parse_unbounded
 from douane.policy import Setting
 from douane.pricerules import Rules
 from douane.prices import Prices

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from douane.call import Headers
 from douane.coding import Decoder
+from douane.echo import EchoMask
 from douane.errors import RefusedError, UpstreamError
 from douane.policy import BodyFilter
 from douane.providers.base import Meter
@@ -27,7 +28,7 @@ class Capture:
 
     __slots__ = ("_chunks", "_mask", "framing", "lost", "size")
 
-    def __init__(self, mask: BodyFilter | None = None) -> None:
+    def __init__(self, mask: EchoMask | None = None) -> None:
         self._chunks: list[bytes] = []
         self._mask = mask
         """What hides the key that the call was sent with, should the provider echo it."""
@@ -53,9 +54,9 @@ class Capture:
         return b"".join(self._chunks)
 
     def text(self) -> bytes:
-        """What was fed, the key hidden. Call it once."""
+        """What was fed, the key hidden."""
         raw = b"".join(self._chunks)
-        return raw if self._mask is None else self._mask.feed(raw) + self._mask.close()
+        return raw if self._mask is None else self._mask.whole(raw)
 
 
 class AnswerPipe:

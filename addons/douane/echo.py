@@ -1,6 +1,7 @@
 """A key that a provider echoes, out of its answer: header, body, stream, however that is cut."""
 
 import re
+from functools import lru_cache
 from urllib.parse import quote
 
 from douane.call import Headers
@@ -17,10 +18,12 @@ class EchoMask:
     rewrites = False
 
     def __init__(self, key: str) -> None:
-        forms = {key, quote(key, safe=""), key.replace("/", "\\/")}
-        self._forms = tuple(form.encode() for form in sorted(forms, key=len, reverse=True))
-        self._any = re.compile(b"|".join(re.escape(form) for form in self._forms))
+        self._forms, self._any = _forms(key)
         self._tail = b""
+
+    def whole(self, text: bytes) -> bytes:
+        """*text*, which is all there is."""
+        return self._any.sub(_stars, text) if self._in(text) else text
 
     def headers(self, headers: Headers) -> Headers:
         if not any(self._in(value) for _, value in headers):
@@ -62,6 +65,14 @@ class EchoMask:
                     break
                 at = text.find(form[:1], at + 1)
         return first
+
+
+@lru_cache(64)
+def _forms(key: str) -> tuple[tuple[bytes, ...], re.Pattern[bytes]]:
+    """How *key* may be written, the longest first, and the pattern of all."""
+    forms = {key, quote(key, safe=""), key.replace("/", "\\/")}
+    found = tuple(form.encode() for form in sorted(forms, key=len, reverse=True))
+    return found, re.compile(b"|".join(re.escape(form) for form in found))
 
 
 def _stars(match: re.Match[bytes]) -> bytes:

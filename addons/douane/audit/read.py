@@ -5,7 +5,7 @@ Reading checks no hashes; :mod:`douane.audit.verify` does.
 
 import heapq
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from douane.audit.record import timestamp
 from douane.audit.verify import nodes, segments
 from douane.errors import DouaneError, EnvironmentFailedError
 
-__all__ = ["backwards", "records", "show", "tail"]
+__all__ = ["backwards", "outcomes", "records", "show", "tail"]
 
+_OUTCOME = b'{"kind":"outcome"'
 _BLOCK = 64 * 1024
 _POLL_SECONDS = 0.2
 _CLOCK_SLACK = 60.0
@@ -40,6 +41,22 @@ def show(folder: Path, call_id: str) -> list[dict[str, Any]]:
         if found:
             return found[::-1]
     return []
+
+
+def outcomes(folder: Path, calls: Collection[str]) -> dict[str, dict[str, Any]]:
+    """The outcomes of *calls* by id, as far as they have one. Reads from the end, and no further than the oldest of them.
+    Raises as :func:`records`."""
+    found: dict[str, dict[str, Any]] = {}
+    bound = min(map(_before, calls), default="")
+    for node in _nodes(folder) if calls else ():
+        for path in reversed(segments(node)):
+            for line in backwards(path):
+                one = _parse(line, path) if line.startswith(_OUTCOME) else {}
+                if one.get("id") in calls:
+                    found[one["id"]] = one
+            if len(found) == len(calls) or "" < _began(path) < bound:
+                break
+    return found
 
 
 def tail(folder: Path, *, follow: bool = False, n: int = 10) -> Iterator[dict[str, Any]]:
@@ -167,13 +184,18 @@ def _forwards(node: Path, since: float | None) -> Iterator[dict[str, Any]]:
                     yield _parse(line, path)
 
 
+def _before(call_id: str) -> str:
+    """A time before which nothing of the call is recorded; empty where its id tells none."""
+    try:
+        return timestamp(int(call_id[:12], 16) / 1000 - _CLOCK_SLACK) if len(call_id) == 32 else ""
+    except (ValueError, OverflowError, OSError):
+        return ""
+
+
 def _backwards_of(node: Path, call_id: str) -> Iterator[dict[str, Any]]:
     """One call's records from its last to its intent."""
     needle = b'"' + call_id.encode() + b'"'
-    try:
-        bound = timestamp(int(call_id[:12], 16) / 1000 - _CLOCK_SLACK) if len(call_id) == 32 else ""
-    except (ValueError, OverflowError, OSError):
-        bound = ""
+    bound = _before(call_id)
     for path in reversed(segments(node)):
         for line in backwards(path):
             one = _parse(line, path) if needle in line else {}

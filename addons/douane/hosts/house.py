@@ -12,6 +12,7 @@ from typing import Any
 from douane.audit import record
 from douane.audit.bodies import Scribe
 from douane.audit.log import AuditLog
+from douane.audit.read import outcomes
 from douane.ca import Authority
 from douane.chain import Chain
 from douane.datakey import open_data_key
@@ -20,6 +21,7 @@ from douane.errors import AuditUnavailableError, DouaneError, EnvironmentFailedE
 from douane.gate import Gate
 from douane.histories.base import Shelf
 from douane.histories.sqlite import SqliteHistories
+from douane.ledger.charge import recorded
 from douane.ledger.sqlite import SqliteLedger
 from douane.ledger.till import Till
 from douane.loader import Loaded, load, tls_names
@@ -154,7 +156,7 @@ def open_office(policies: Path, data: Path, *, workers: int = 1) -> Office:
         undo.callback(ledger.close)
         histories = SqliteHistories.open(data, data_key)
         undo.callback(histories.close)
-        ledger.charge_orphans([orphan["id"] for orphan in audit.orphans])  # before their outcomes say so
+        recover(ledger, audit, data / "audit")
         closed = close_orphans(audit, time.time)
         if closed:
             log.warning("calls of a gateway that died were closed as unknown", extra={"calls": closed})
@@ -163,6 +165,15 @@ def open_office(policies: Path, data: Path, *, workers: int = 1) -> Office:
         undo.pop_all()
     return Office(loaded, tokens, prices, audit, till, ledger, data_key, Scribe(data_key, Scanner(Wanted())), shelf,
                   register, histories)
+
+
+def recover(ledger: SqliteLedger, audit: AuditLog, folder: Path) -> None:
+    """Book what a gateway that died had not: calls whose outcome is recorded at what that says, calls without one at what they
+    reserved. Raises EnvironmentFailedError, DouaneError."""
+    spent: dict[str, int | None] = dict.fromkeys(orphan["id"] for orphan in audit.orphans)
+    held = ledger.held() - spent.keys()
+    spent.update((call, recorded(said)) for call, said in outcomes(folder, held).items())
+    ledger.recover(spent)
 
 
 def open_log(folder: Path, node: str, workers: int) -> AuditLog:

@@ -8,7 +8,7 @@ Amounts are whole nano-USD (1e-9 USD): one token at 0.02 USD a million is 20 of 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -100,8 +100,8 @@ class LedgerUnavailableError(RefusedError):
 
 
 class Ledger(Protocol):
-    """Every method raises LedgerUnavailableError within :data:`ANSWER_SECONDS`; then nothing was held for good, and what
-    was held before stays charged."""
+    """Every method raises LedgerUnavailableError, ``reserve`` within :data:`ANSWER_SECONDS`. Then nothing was held for good,
+    and what was held before stays charged."""
 
     async def reserve(self, call: str, at: float, demands: Sequence[Demand], amount: int) -> Held | Refused:
         """Hold *amount* for *call* in all accounts at once, or in none. Idempotent: what *call* holds in an account
@@ -109,13 +109,16 @@ class Ledger(Protocol):
         anew. *at*: seconds since the epoch."""
         ...
 
-    async def capture(self, call: str, amount: int | None) -> bool:
+    def capture(self, call: str, amount: int | None) -> Awaitable[bool]:
         """*call* cost *amount*, more or less than was held; None: what was held, in each account. False where there is
-        nothing to resolve."""
+        nothing to resolve.
+
+        It is in line when this returns: whoever reserves from now on finds it booked. Await it to know that it is durable.
+        Nobody need: the call's outcome in the audit log is, and tells what to book should the process die before."""
         ...
 
-    async def void(self, call: str) -> bool:
-        """*call* cost nothing. False where there is nothing to resolve."""
+    def void(self, call: str) -> Awaitable[bool]:
+        """*call* cost nothing; as :meth:`capture`."""
         ...
 
 
@@ -125,8 +128,8 @@ class ClosedLedger:
     async def reserve(self, call: str, at: float, demands: Sequence[Demand], amount: int) -> Held | Refused:
         raise LedgerUnavailableError("no ledger is open")
 
-    async def capture(self, call: str, amount: int | None) -> bool:
+    def capture(self, call: str, amount: int | None) -> Awaitable[bool]:
         raise LedgerUnavailableError("no ledger is open")
 
-    async def void(self, call: str) -> bool:
+    def void(self, call: str) -> Awaitable[bool]:
         raise LedgerUnavailableError("no ledger is open")

@@ -1,6 +1,7 @@
 """The embedded ledger: one SQLite file that the processes of one machine share.
 
-Law: a method answers after its transaction is durable (WAL, ``synchronous=FULL``), or raises within ``ANSWER_SECONDS``.
+Law: a method answers after its transaction is durable (WAL, ``synchronous=FULL``); a reservation, or its refusal, within
+``ANSWER_SECONDS``.
 One thread a process writes; what waits is done in one transaction, in the order given, so that many calls share an
 fsync and no call waits on the event loop for a lock. A request checks before it writes: a refused one has written
 nothing. A resolution that cannot be written is owed, and written as soon as the store can be.
@@ -13,7 +14,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -108,15 +109,22 @@ class SqliteLedger:
         except (sqlite3.Error, OSError) as error:
             raise EnvironmentFailedError(f"{path}: the ledger cannot be opened: {error}") from None
 
-    def charge_orphans(self, calls: Sequence[str]) -> int:
-        """Of calls whose process died: what they reserved is spent, for nobody knows what they cost. Returns how many.
-        Before the first reservation only. Raises EnvironmentFailedError."""
+    def held(self) -> frozenset[str]:
+        """The calls that hold something. Raises EnvironmentFailedError."""
+        try:
+            return frozenset(call for (call,) in self._connection.execute("SELECT DISTINCT call FROM hold WHERE state='held'"))
+        except sqlite3.Error as error:
+            raise EnvironmentFailedError(f"{self.path}: the ledger cannot be read: {error}") from None
+
+    def recover(self, spent: Mapping[str, int | None]) -> int:
+        """Book what calls have cost whose process died: by call, in nano-USD; None: what it reserved, for nobody knows better.
+        Returns how many held something. Before the first reservation only. Raises EnvironmentFailedError."""
         if self._thread is not None:
             raise RuntimeError("the ledger is in use")
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             books = Books(self._connection)
-            found = sum(books.resolve(call, None) for call in calls)
+            found = sum(books.resolve(call, amount) for call, amount in spent.items())
             books.close()
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
@@ -146,13 +154,17 @@ class SqliteLedger:
         found: Held | Refused = await self._ask(lambda books: books.reserve(call, at, demands, amount), call)
         return found
 
-    async def capture(self, call: str, amount: int | None) -> bool:
-        return bool(await self._ask(lambda books: books.resolve(call, amount)))
+    def capture(self, call: str, amount: int | None) -> Awaitable[bool]:
+        if self._closed:
+            raise LedgerUnavailableError("the ledger is closed")
+        wish = _Wish(partial(Books.resolve, call=call, amount=amount), _ignored(asyncio.get_running_loop()))
+        self._put(wish)
+        return wish.future
 
-    async def void(self, call: str) -> bool:
-        return bool(await self._ask(lambda books: books.resolve(call, 0)))
+    def void(self, call: str) -> Awaitable[bool]:
+        return self.capture(call, 0)
 
-    async def _ask(self, act: Callable[[Books], Any], reserves: str = "") -> Any:
+    async def _ask(self, act: Callable[[Books], Any], reserves: str) -> Any:
         if self._closed:
             raise LedgerUnavailableError("the ledger is closed")
         loop = asyncio.get_running_loop()

@@ -1,10 +1,7 @@
 """``budget``: what may be spent.
 
 Law 6: a call is let on only while the most it can cost is held in every window at once. What it is charged in the end
-follows from its record alone: ``cost_usd`` where the answer told its whole usage, nothing where it was never forwarded
-or the provider refused it, and otherwise what was reserved, or seen if that is more: a price taken at the ceiling, missing
-usage, an answer that was cut off (the usage that such an answer has told by then is a floor: Anthropic's first event says
-one token).
+follows from its record alone (``ledger/charge.py``).
 
 A policy in observe mode is not asked whether it is; what it would have refused and what went on all the same is counted
 when it ends.
@@ -17,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from douane.call import Call, Outcome
 from douane.errors import ConfigError
 from douane.ledger.base import NANO, Account, Demand, LedgerUnavailableError, Refused, nano
+from douane.ledger.charge import charge
 from douane.ledger.estimate import UNSEEN, input_bound
 from douane.ledger.till import Till
 from douane.ledger.windows import Period, window
@@ -27,7 +25,7 @@ from douane.providers.wires import read_json
 from douane.units import Limit, Spelled, parse_limit, parse_usd
 from douane.verdict import ALLOW, Allow, Deny, Rewrite, Verdict
 
-__all__ = ["Budget", "Unbounded", "charge", "output_bound"]
+__all__ = ["Budget", "Unbounded", "output_bound"]
 
 _FREE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 _FREE = frozenset({"models", "count_tokens"})
@@ -146,11 +144,11 @@ class _Budget:
             return
         ledger, spent = self.till.ledger, charge(outcome, one.reserved or 0)
         if one.reserved is not None:
-            await (ledger.void(call.id) if spent == 0 else ledger.capture(call.id, spent))
+            ledger.capture(call.id, spent)  # the outcome, which is durable next, tells it should we die
         elif spent:  # refused, and went on all the same: observe mode
             uncapped = tuple(replace(demand, limit=None) for demand in one.demands)
             await ledger.reserve(call.id, call.at, uncapped, spent)
-            await ledger.capture(call.id, spent)
+            ledger.capture(call.id, spent)
 
     def _demands(self, call: Call) -> tuple[Demand, ...]:
         per = self.rules.per
@@ -207,18 +205,6 @@ class _Budget:
         within = "in total" if of.period == "total" else f"this {of.period}"
         return Deny("budget_exceeded", f"the budget of {whose} has {max(answer.left, 0) / NANO:.6f} USD left {within}; "
                                        f"this call may cost {amount / NANO:.6f}", answer.retry_after)
-
-
-def charge(outcome: Outcome, reserved: int) -> int | None:
-    """Nano-USD that a call is charged in the end; None: what was held for it. *reserved*: how much that was."""
-    if outcome.ended == "denied":
-        return 0
-    if outcome.cost_usd is not None:
-        seen = nano(outcome.cost_usd)
-        return None if outcome.estimated and not outcome.counted and seen < reserved else seen
-    if outcome.status >= 300 or (outcome.status == 0 and outcome.ended == "upstream_error"):
-        return 0  # the provider refused it, or was never reached
-    return None
 
 
 def output_bound(of: Bound, document: Any) -> int | None:
