@@ -89,7 +89,7 @@ ALLOWED: dict[str, frozenset[str] | set[str]] = {
     "douane.policy": {"call", "verdict", "policies", "placeholders", "histories", "ledger", "providers"},
     "douane.edge": {"providers"},
     "douane.coding": {"call", "errors"}, **dict.fromkeys(under("douane.ledger"), frozenset({"ledger", "errors", "call"})),
-    "douane.chain": {"call", "edge", "policy", "providers"}, "douane.gate": {"answer", "call", "chain", "providers"},
+    "douane.chain": {"call", "edge", "policy", "providers", "verdict"}, "douane.gate": {"answer", "call", "chain", "providers"},
     "douane.echo": {"call"},
     "douane.answer": {"call", "coding", "echo", "errors", "policy", "providers"},
     "douane.relay": {"asgi", "call", "relay_socket", "upstream", "errors"},

@@ -32,7 +32,7 @@ from douane.hosts.internals import (
 )
 from douane.hosts.mitm import DouaneInstance, DouaneMode
 from douane.hosts.sockets import WebSocketProtocol
-from douane.hosts.transport import DouaneHandler
+from douane.hosts.transport import AsgiLayer, DouaneHandler
 from douane.places import Listen
 
 
@@ -112,6 +112,35 @@ def test_server_event_runs_without_ever_waiting() -> None:
     asyncio.run(main())
 
 
+def test_what_a_client_sends_goes_past_the_layers_once_it_is_http() -> None:
+    class Heard(asyncio.Protocol):
+        def __init__(self) -> None:
+            self.data = b""
+
+        def data_received(self, data: bytes) -> None:
+            if data == b"bad":
+                raise RuntimeError("what no protocol should do")
+            self.data += data
+
+    async def main() -> None:
+        handler, recorder, _ = _handler()
+        heard = Heard()
+        asgi = AsgiLayer(recorder.context, handler, lambda: heard, None)
+        list(asgi.handle_event(events.Start()))
+        await handler.server_event(events.DataReceived(handler.client, b"GET"))
+        await handler.server_event(events.DataReceived(recorder.context.server, b"elsewhere"))
+        assert (heard.data, len(recorder.told)) == (b"GET", 1)
+        closed: list[object] = []
+        handler.close_connection = lambda connection, half_close=False: closed.append(connection)  # type: ignore[method-assign]
+        await handler.server_event(events.DataReceived(handler.client, b"bad"))
+        assert closed == [handler.client]
+        list(asgi.handle_event(events.ConnectionClosed(handler.client)))
+        await handler.server_event(events.DataReceived(handler.client, b"late"))
+        assert (heard.data, len(recorder.told)) == (b"GET", 2)
+
+    asyncio.run(main())
+
+
 def test_server_event_called_from_inside_a_layer_is_told_and_not_lost_in_silence() -> None:
     async def main() -> None:
         handler, recorder, _ = _handler()
@@ -139,8 +168,8 @@ def test_the_reader_waits_in_drain_writers_after_each_event() -> None:
     assert at == sorted(at)
 
     async def main() -> None:
-        handler, _, _ = _handler()
-        handler.asgi = True
+        handler, recorder, _ = _handler()
+        handler.asgi = AsgiLayer(recorder.context, handler, asyncio.Protocol, None)
         handler.readable.clear()
         waiting = asyncio.ensure_future(handler.drain_writers())
         await asyncio.sleep(0.01)

@@ -1,13 +1,14 @@
 """The chain: which policies judge a call, in which order, under which revision. Immutable; a reload makes a new one."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from douane.call import Call
+from douane.call import Call, Outcome
 from douane.edge import EdgeRules
-from douane.policy import Traits
+from douane.policy import BodyFilter, Traits
 from douane.providers.by_host import ByHost
+from douane.verdict import Verdict
 
 __all__ = ["AuditRules", "Chain", "Entry"]
 
@@ -28,6 +29,14 @@ class Entry:
     on_error: Literal["deny", "allow"] = "deny"
     place: str = ""
     """``file:line``."""
+    admit: Callable[[Call], Coroutine[Any, Any, Verdict]] | None = field(init=False)
+    filter: Callable[[Call], BodyFilter | None] | None = field(init=False)
+    settle: Callable[[Call, Outcome], Coroutine[Any, Any, None]] | None = field(init=False)
+    """What the policy has of the protocols."""
+
+    def __post_init__(self) -> None:
+        for name in ("admit", "filter", "settle"):
+            object.__setattr__(self, name, getattr(self.policy, name, None))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ No sockets, no ASGI: the governor feeds it and does what it says.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -190,26 +190,22 @@ class Exchange:
             if head_only and (entry.traits.needs_body or entry.when is not None):
                 return None
             self._judged += 1
-            if entry.traits.per_answer and not asks:
+            if entry.admit is None or (entry.traits.per_answer and not asks):
                 continue
-            try:
-                denial = await at_once_or_within(ADMIT_SECONDS, self._ask(entry))
-            except TimeoutError:
-                denial = self._broken(entry, "did not answer in time")
+            denial = await self._ask(entry, entry.admit)
             if denial is not None:
                 self.refuse(entry.name, denial)
                 return denial
         return None
 
-    async def _ask(self, entry: Entry) -> Deny | None:
-        admit = getattr(entry.policy, "admit", None)
-        if admit is None:
-            return None
+    async def _ask(self, entry: Entry, admit: Callable[[Call], Coroutine[Any, Any, Verdict]]) -> Deny | None:
         began = time.perf_counter()
         try:
             if entry.when is not None and not entry.when(self.call):
                 return None
-            return self._apply(entry, await admit(self.call))
+            return self._apply(entry, await at_once_or_within(ADMIT_SECONDS, admit(self.call)))
+        except TimeoutError:
+            return self._broken(entry, "did not answer in time")
         except asyncio.CancelledError:
             if is_cancelled():
                 raise
@@ -249,12 +245,11 @@ class Exchange:
         """Make the answer's filters, in the reverse of the chain's order, as the answer travels back."""
         filters = []
         for entry in reversed(self._entries):
-            make: Callable[[Call], BodyFilter | None] | None = getattr(entry.policy, "filter", None)
-            if make is None:
+            if entry.filter is None:
                 continue
             try:
                 if entry.when is None or entry.when(self.call):
-                    one = make(self.call)
+                    one = entry.filter(self.call)
                     if one is not None:
                         filters.append(one)
             except Exception as error:  # noqa: BLE001 - law 1
@@ -461,11 +456,10 @@ class Exchange:
     async def _settle(self, result: Outcome) -> None:
         """Every policy that began, in reverse; one that fails is recorded and does not keep the others from theirs."""
         for entry in reversed(self._entries[: self._judged]):
-            settle = getattr(entry.policy, "settle", None)
-            if settle is None:
+            if entry.settle is None:
                 continue
             try:
-                await at_once_or_within(ADMIT_SECONDS, settle(self.call, result))
+                await at_once_or_within(ADMIT_SECONDS, entry.settle(self.call, result))
             except (Exception, asyncio.CancelledError) as error:  # the outcome must be written all the same
                 if isinstance(error, asyncio.CancelledError) and is_cancelled():
                     raise

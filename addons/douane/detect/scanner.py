@@ -53,27 +53,27 @@ class Scanner:
 
     async def scan(self, tenant: str, texts: Sequence[str]) -> list[tuple[Span, ...]]:
         """What stands in each text: sorted, nowhere overlapping. Raises :class:`ScanFailedError`."""
-        found: dict[int, tuple[Span, ...]] = {}
+        found: list[tuple[Span, ...]] = [()] * len(texts)
         new: dict[bytes, list[int]] = {}
+        memory = self._memory
         for index, text in enumerate(texts):
             if not self._by_name and cannot_hold_any(text):
-                found[index] = ()
                 continue
-            key = self._memory.key(tenant, text)
-            known = self._memory.get(key)
-            if known is None and not self._by_name and self._sees_nothing(text):
-                self._memory.put(key, ())
-                known = ()
+            key = memory.key(tenant, text)
+            known = memory.get(key)
             if known is not None:
                 found[index] = known
+            elif not self._by_name and self._sees_nothing(text):
+                memory.put(key, ())
             else:
                 new.setdefault(key, []).append(index)
         if new:
             spans = await self._scan([texts[places[0]] for places in new.values()])
             for (key, places), each in zip(new.items(), spans, strict=True):
-                self._memory.put(key, each)
-                found.update(dict.fromkeys(places, each))
-        return [found[index] for index in range(len(texts))]
+                memory.put(key, each)
+                for index in places:
+                    found[index] = each
+        return found
 
     def know(self, tenant: str, texts: Sequence[str]) -> None:
         """*texts* are what is left of scanned ones without what was found in them: they hold nothing more."""

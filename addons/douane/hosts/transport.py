@@ -6,6 +6,7 @@ Law: bytes flow both ways under backpressure. A protocol that pauses reading sto
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
@@ -21,8 +22,11 @@ from douane.hosts.internals import (
     layer,
     server_hooks,
 )
+from douane.logs import where
 
 __all__ = ["AsgiLayer", "DouaneHandler", "LayerTransport"]
+
+log = logging.getLogger("douane.hosts")
 
 SLICE = 32 * 1024
 """Bytes that OpenSSL is given at once: what it makes of them fits into one read of twice as much."""
@@ -39,15 +43,29 @@ class DouaneHandler(ProxyConnectionHandler):
         super().__init__(*args)
         self.readable = asyncio.Event()
         self.readable.set()
-        self.asgi = False
-        """Whether an ASGI layer writes here: it heeds the pressure of its writes by itself."""
+        self.asgi: AsgiLayer | None = None
+        """Who reads and writes here once it is HTTP: it heeds the pressure of its writes by itself."""
 
     async def drain_writers(self) -> None:
         """Awaited before more is read."""
-        if not self.asgi:
+        if self.asgi is None:
             await super().drain_writers()
         if not self.readable.is_set():
             await self.readable.wait()
+
+    async def server_event(self, event: events.Event) -> None:
+        """What a client sends once it is HTTP goes past the other layers, which have nothing to say to it and take a fifth of a
+        call to say so; the end of its TLS is theirs."""
+        if self.asgi is not None and type(event) is events.DataReceived and event.connection is self.client:
+            try:
+                if self.asgi.hear(event.data):
+                    return
+            except Exception as error:  # noqa: BLE001 - the host's outermost guard: what is not understood goes no further
+                log.error("a connection failed: %s", where(error))
+                self.close_connection(self.client)
+                return
+            event = events.DataReceived(self.client, b"")
+        await super().server_event(event)
 
     async def handle_hook(self, hook: commands.StartHook) -> None:
         if isinstance(hook, server_hooks.ServerConnectHook):
@@ -205,10 +223,30 @@ class AsgiLayer(layer.Layer):
                  outer: ClientTLSLayer | None) -> None:
         super().__init__(context)
         self._handler = handler
+        self._outer = outer
         self._transport = LayerTransport(handler, asyncio.get_running_loop(), outer)
         self._make = make
         self._stack = contextlib.ExitStack()
         self._open = False
+
+    def hear(self, data: bytes) -> bool:
+        """What came from the socket; False where TLS has more to say than that."""
+        whole = True
+        if self._outer is not None:
+            tls, parts = self._outer.tls, []
+            tls.bio_write(data)
+            try:
+                while True:
+                    parts.append(tls.recv(65535))
+            except SSL.WantReadError:
+                pass
+            except SSL.Error:
+                whole = False
+            data = parts[0] if len(parts) == 1 else b"".join(parts)
+        protocol = self._transport.protocol
+        if data and protocol is not None and self._open:
+            protocol.data_received(data)
+        return whole
 
     def _handle_event(self, event: events.Event) -> Generated:
         if isinstance(event, events.DataReceived):
@@ -220,13 +258,14 @@ class AsgiLayer(layer.Layer):
         elif isinstance(event, events.Start):
             # The protocol has its own timers; mitmproxy's watchdog would end a call whose provider is still thinking.
             self._stack.enter_context(self._handler.timeout_watchdog.disarm())
-            self._handler.asgi = True
+            self._handler.asgi = self
             self._transport.set_protocol(self._make())
             self._open = True
             self._transport.protocol.connection_made(self._transport)  # type: ignore[union-attr]
 
     def _end(self) -> Generated:
         """Half-closed is closed: an HTTP client that has sent FIN has left."""
+        self._handler.asgi = None
         if self._open:
             self._open = False
             self._stack.close()

@@ -4,7 +4,6 @@ A meter never breaks an answer: what it cannot read it leaves unread, and a read
 (law 6). Of a stream it parses only the events that can tell something: about one in five hundred.
 """
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,8 +79,10 @@ _STRANGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def _note(answers: Answers, seen: Seen, document: dict[str, Any]) -> None:
-    with contextlib.suppress(*_STRANGE):
+    try:  # contextlib.suppress takes a tenth of what it guards
         answers.note(seen, document)
+    except _STRANGE:
+        return
 
 
 def _reading(answers: Answers, seen: Seen) -> Reading:
