@@ -24,12 +24,16 @@ def call(**more: Any) -> Call:
     return house.call(**{"principal": WHO, "stream": True, "headers": ((b"x-request-id", b"mine"),), **more})
 
 
+def intent(asked: Call, found: tuple[Finding, ...] = FOUND) -> dict[str, Any]:
+    return record.intent(record.about(asked, "f" * 64), found)
+
+
 def outcome(asked: Call, result: Outcome, denial: tuple[str, Deny] | None = None) -> dict[str, Any]:
-    return record.outcome(asked, "f" * 64, FOUND, result, denial=denial, latency_ms=LATENCIES)
+    return record.outcome(record.about(asked, "f" * 64), FOUND, result, denial=denial, latency_ms=LATENCIES)
 
 
 def test_an_intent_has_every_field() -> None:
-    said = record.intent(call(), "f" * 64, FOUND)
+    said = intent(call())
     assert set(said) == COMMON
     assert said == {
         "kind": "intent", "id": "0" * 32, "at": "2026-01-02T03:04:05.678Z", "revision": "f" * 64,
@@ -60,10 +64,10 @@ def test_a_denial_names_policy_code_and_reason() -> None:
 
 
 def test_what_is_not_known_is_null_and_what_is_long_is_cut() -> None:
-    bare = record.intent(house.call(model="", caller=Caller("")), "", ())
+    bare = intent(house.call(model="", caller=Caller("")), ())
     assert bare["principal"] == {"name": None, "team": None, "org": None, "user": None, "agent": None}
     assert (bare["model"], bare["client_request_id"], bare["findings"]) == (None, None, [])
-    long = record.intent(call(model="m" * 999, path="/" + "p" * 999, headers=((b"x-client-request-id", b"r" * 999),)), "", ())
+    long = intent(call(model="m" * 999, path="/" + "p" * 999, headers=((b"x-client-request-id", b"r" * 999),)), ())
     assert [len(long[name]) for name in ("model", "path", "client_request_id")] == [200, 200, 200]
 
 
@@ -80,7 +84,7 @@ def test_no_record_holds_a_header_a_body_a_query_or_a_key() -> None:
         credential=Credential(Secret(canary("credential")), b"authorization", b"Bearer "))
     usage = Outcome("complete", 200, Usage(1, 1), False, 1.0, "gpt-4o", "req_1")
     refused = ("redact", Deny("pii_found", "a name was found"))
-    said = [record.intent(asked, "f", FOUND), outcome(asked, usage), outcome(asked, Outcome("denied"), refused)]
+    said = [intent(asked), outcome(asked, usage), outcome(asked, Outcome("denied"), refused)]
     said.append(record.unknown(said[0], house.AT))
     for one in said:
         assert "canary" not in json.dumps(one)
@@ -89,11 +93,11 @@ def test_no_record_holds_a_header_a_body_a_query_or_a_key() -> None:
 
 
 def test_a_lost_call_keeps_what_its_intent_said() -> None:
-    intent = {**record.intent(call(), "f" * 64, FOUND), "seq": 7, "prev": "0", "hash": "1", "node": "n"}
-    said = record.unknown(intent, house.AT + 1)
+    known = {**intent(call()), "seq": 7, "prev": "0", "hash": "1", "node": "n"}
+    said = record.unknown(known, house.AT + 1)
     assert set(said) == OUTCOME
     assert (said["kind"], said["id"], said["at"], said["ended"]) == ("outcome", "0" * 32, "2026-01-02T03:04:06.678Z", "unknown")
-    assert (said["principal"], said["findings"], said["cost_usd"]) == (intent["principal"], intent["findings"], None)
+    assert (said["principal"], said["findings"], said["cost_usd"]) == (known["principal"], known["findings"], None)
 
 
 def test_an_event() -> None:
@@ -141,10 +145,10 @@ def test_what_a_caller_made_up_commands_no_terminal_and_forges_no_line() -> None
     assert all(line.isprintable() for line in lines)
     decent = call(model="m", path="p", principal=Principal("bot", tags={"t": "v"}, user="u"))
     assert len(lines) == len(show.whole(outcome(decent, Outcome("complete"))).split("\n"))
-    assert "café" in show.one_line(record.intent(call(model="café"), "", ()))
+    assert "café" in show.one_line(intent(call(model="café"), ()))
 
 
 def test_as_json_is_the_record() -> None:
-    said = record.intent(call(), "f", ())
+    said = intent(call(), ())
     assert json.loads(show.as_json(said)) == json.loads(json.dumps(said))
     assert "\n" not in show.as_json(said)

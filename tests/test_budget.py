@@ -393,10 +393,11 @@ def test_what_was_not_booked_before_the_end_is_booked_at_the_next_start(tmp_path
     for number, (name, outcome) in enumerate([*ends.items(), ("no outcome", None), ("elsewhere", None)]):
         call = asked(number=number)
         run(office.ledger.reserve(call.id, AT, [Demand(account, None)], NANO))
+        said = record.about(call, "r")
         if name != "elsewhere":
-            office.audit.append_blocking(record.intent(call, "r", (), reserved_usd=1.0))
+            office.audit.append_blocking(record.intent(said, (), reserved_usd=1.0))
         if outcome is not None:
-            office.audit.append_blocking(record.outcome(call, "r", (), outcome, denial=None, latency_ms={}, reserved_usd=1.0))
+            office.audit.append_blocking(record.outcome(said, (), outcome, denial=None, latency_ms={}, reserved_usd=1.0))
     office.close()
     open_office(policies, data).close()
     (found,) = [one for one in read_balances(data, AT) if one.account == account]

@@ -41,8 +41,8 @@ def recorded(home: Path, calls: int) -> list[str]:
     for one in ids:
         call = house.call(id=one)
         refused = ("x", Deny("too_large", "r")) if one == ids[0] else None
-        done = record.outcome(call, "f" * 64, (), Outcome("complete", 200), denial=refused, latency_ms={})
-        journal.write([Item.of(record.intent(call, "f" * 64, ())), Item.of(done)])
+        done = record.outcome(record.about(call, "f" * 64), (), Outcome("complete", 200), denial=refused, latency_ms={})
+        journal.write([Item.of(record.intent(record.about(call, "f" * 64), ())), Item.of(done)])
     journal.close()
     return ids
 

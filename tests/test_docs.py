@@ -73,8 +73,8 @@ def test_every_edge_rule_stands_with_its_default() -> None:
 
 def test_every_field_of_a_record_is_told() -> None:
     call = house.call(principal=house.BOT)
-    said = [record.intent(call, "", ()),
-            record.outcome(call, "", (), Outcome("denied"), denial=("p", Deny("too_large", "r")), latency_ms={})]
+    said = [record.intent(record.about(call, ""), ()),
+            record.outcome(record.about(call, ""), (), Outcome("denied"), denial=("p", Deny("too_large", "r")), latency_ms={})]
     names = {name for one in said for name in one} | {"node", "seq", "prev", "hash"}
     names |= set(said[1]["verdict"]) | set(said[0]["principal"])
     assert names <= words("audit.md")

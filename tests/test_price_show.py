@@ -79,7 +79,8 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_all_lines_and_the_models_in_use(home: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     journal = Journal(data / "audit", "node")
     for model in ("gpt-4o", "gpt-4o", "prod", "unheard\x1b-of"):
-        said: dict[str, Any] = record.outcome(house.call(model=model), "", (), Outcome("complete"), denial=None, latency_ms={})
+        of = record.about(house.call(model=model), "")
+        said: dict[str, Any] = record.outcome(of, (), Outcome("complete"), denial=None, latency_ms={})
         journal.write([Item.of(said)])
     journal.close()
     assert main(["prices"]) == 0

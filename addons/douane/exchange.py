@@ -93,8 +93,12 @@ class Exchange:
         """USD that budgets hold for this call: the most that one of them holds."""
         self._filters: tuple[BodyFilter, ...] = ()
         self._meter: Meter | None = None
+        self._reading = _NO_READING
+        """What it had read at the end."""
         self._pipe: AnswerPipe | None = None
         self._scribe = gate.scribe if gate.log is not None and gate.chain.audit.level == "redacted" else None
+        self._told: tuple[Call, Mapping[str, Any]] | None = None
+        """What the records say of the call, as of the last that was written."""
         self._asked = False
         """Whether the request's body stands in the log."""
         self._capture: Capture | None = None
@@ -135,7 +139,7 @@ class Exchange:
         if self.gate.log is not None:
             request = await self._request()
             await self._append(self.gate.log, record.intent(
-                self.call, self.chain.revision, self._findings, reserved_usd=self._reserved, request=request))
+                self._about(), self._findings, reserved_usd=self._reserved, request=request))
 
     def session_filters(self) -> tuple[BodyFilter, ...] | Deny:
         """Filters for what the provider says in a session from now on, made for ``call``: the caller's, not this
@@ -386,8 +390,14 @@ class Exchange:
             request, response = await self._request(), await self._response()
         finally:
             await self._append(log, record.outcome(
-                self.call, self.chain.revision, self._findings, result, denial=self.denial, latency_ms=millis,
+                self._about(), self._findings, result, denial=self.denial, latency_ms=millis,
                 reserved_usd=self._reserved, request=request, response=response))
+
+    def _about(self) -> Mapping[str, Any]:
+        """What both records of the call say of it."""
+        if self._told is None or self._told[0] is not self.call:
+            self._told = self.call, record.about(self.call, self.chain.revision)
+        return self._told[1]
 
     async def _append(self, log: AuditSink, told: dict[str, Any]) -> None:
         """*told* into the log, the names in it without what must not be kept; without names where the server stops
@@ -412,10 +422,10 @@ class Exchange:
         if self._scribe is None or self._capture is None:
             return None
         wire = self.operation.wire if self.operation is not None else None
-        return await self._scribe.response(self.call, wire, self._capture)
+        return await self._scribe.response(self.call, wire, self._capture, json=self._reading.json)
 
     def _outcome(self, ended: Ended) -> Outcome:
-        reading = self._meter.reading() if self._meter is not None else _NO_READING
+        reading = self._reading = self._meter.reading() if self._meter is not None else _NO_READING
         cost, guessed, usage, whole = reading.cost_usd, False, reading.usage, False
         if not self._clock.forwarded:
             cost = 0.0  # nothing went upstream

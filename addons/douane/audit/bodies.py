@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote
 
@@ -36,6 +37,7 @@ MOST = 256 * 1024
 _LIMIT = 1 << 40
 """Bytes; the body was read within ``edge.max_body`` before."""
 _NAMES = 4096
+_NOTHING: Mapping[str, int] = MappingProxyType({})
 _LOGPROBS = re.compile(rb'logprobs[A-Za-z_]*"\s*:\s*[\[{]', re.IGNORECASE)
 _AT_ONCE = 128 * 1024
 """Bytes of a stream; a longer one is put together in a thread."""
@@ -94,8 +96,9 @@ class Scribe:
             return {**await self._said(call.principal.tenant, written, json=True), "bytes": len(raw)}
         return await self._said(call.principal.tenant, raw, json=call.document is not None)
 
-    async def response(self, call: Call, wire: Wire | None, answer: Capture) -> dict[str, Any] | None:
-        """The provider's answer, as it came; a stream as the document that it came to."""
+    async def response(self, call: Call, wire: Wire | None, answer: Capture, *, json: bool = False) -> dict[str, Any] | None:
+        """The provider's answer, as it came; a stream as the document that it came to. *json*: it has been read as one JSON
+        document."""
         if not answer.size:
             return None
         if answer.lost:
@@ -116,7 +119,7 @@ class Scribe:
                 return {"bytes": answer.size, "left_out": "told token by token, and not whole"}
         if more or told:
             raw = orjson.dumps(_without_events(document))
-        return {**await self._said(call.principal.tenant, raw, json=bool(more) or told), "bytes": answer.size, **more}
+        return {**await self._said(call.principal.tenant, raw, json=json or bool(more) or told), "bytes": answer.size, **more}
 
     async def names(self, tenant: str, given: Mapping[str, str]) -> Mapping[str, str]:
         """Names that an app or a provider made up, by what they name; percent-encoded ones are read as meant."""
@@ -154,13 +157,13 @@ class Scribe:
                      "sha256": hashlib.sha256(written).hexdigest()}
         return said
 
-    async def _plain(self, tenant: str, text: str) -> tuple[str, Counter[str]]:
+    async def _plain(self, tenant: str, text: str) -> tuple[str, Mapping[str, int]]:
         """*text*, which is no JSON, without what must not be kept, and what that was. Raises ScanFailedError."""
         read = read_text(text)
         written = read.write(await self._spans(tenant, read.scanned), Minter(self._key, tenant, {}).placeholder)
         return written.text, Counter(written.types)
 
-    async def _redacted(self, tenant: str, raw: bytes, text: str) -> tuple[str, Counter[str]]:
+    async def _redacted(self, tenant: str, raw: bytes, text: str) -> tuple[str, Mapping[str, int]]:
         """The same of JSON, written as it stands. A string is looked at by itself, wherever it stands; one that was found to
         hold nothing is known by its hash. Raises ScanFailedError."""
         strings = _strings(text)
@@ -178,7 +181,7 @@ class Scribe:
             read = read_text(_meant(value))
             if len(read.text) <= _MEMBER and (found := find_in_member(_meant(name), read.text)):
                 changes.update(await self._changed(tenant, {value: read}, found))
-        return _spliced(text, changes) if changes else (text, Counter())
+        return _spliced(text, changes) if changes else (text, _NOTHING)
 
     async def _changed(self, tenant: str, texts: Mapping[str, Text], secrets: tuple[Span, ...] = ()) -> dict[str, Written]:
         """Those of *texts* that cannot stand as they are. *secrets*: what is known of each beside what is found in it."""

@@ -13,7 +13,7 @@ from typing import Any
 from douane.call import Call, Finding, Outcome
 from douane.verdict import Deny
 
-__all__ = ["event", "intent", "names", "outcome", "renamed", "unknown"]
+__all__ = ["about", "event", "intent", "names", "outcome", "renamed", "unknown"]
 
 
 _KNOWN = ("id", "revision", "principal", "provider", "operation", "model", "host", "method", "path", "stream",
@@ -36,7 +36,8 @@ def _to_the_second(at: int) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _call(call: Call, revision: str) -> dict[str, Any]:
+def about(call: Call, revision: str) -> dict[str, Any]:
+    """What an intent and an outcome say of their call."""
     who = call.principal
     principal: dict[str, Any] = {"name": who.name or None, "team": who.team or None, "org": who.org or None,
                                  "user": who.user or None, "agent": who.agent or None}
@@ -68,23 +69,23 @@ type Body = dict[str, Any] | None
 """As :class:`~douane.gate.Scribe` wrote it down; None: there is none, or none is kept."""
 
 
-def intent(call: Call, revision: str, findings: Iterable[Finding], *, reserved_usd: float | None = None,
+def intent(of: Mapping[str, Any], findings: Iterable[Finding], *, reserved_usd: float | None = None,
            request: Body = None) -> dict[str, Any]:
-    """Durable before the first byte goes upstream. *reserved_usd*: what budgets hold for the call. *request*: as it goes
-    upstream."""
-    return {"kind": "intent", **_call(call, revision), "findings": _findings(findings), "reserved_usd": reserved_usd,
+    """Durable before the first byte goes upstream. *of*: :func:`about` the call. *reserved_usd*: what budgets hold for it.
+    *request*: as it goes upstream."""
+    return {"kind": "intent", **of, "findings": _findings(findings), "reserved_usd": reserved_usd,
             "request": request}
 
 
-def outcome(call: Call, revision: str, findings: Iterable[Finding], result: Outcome, *,
+def outcome(of: Mapping[str, Any], findings: Iterable[Finding], result: Outcome, *,
             denial: tuple[str, Deny] | None, latency_ms: dict[str, float | None],
             reserved_usd: float | None = None, request: Body = None, response: Body = None) -> dict[str, Any]:
-    """Durable before the client sees the end. *denial*: (policy, verdict) where the call was refused or cut. *request*: of
-    a call without an intent. *response*: before restore."""
+    """Durable before the client sees the end. *of*: :func:`about` the call. *denial*: (policy, verdict) where it was refused or
+    cut. *request*: of a call without an intent. *response*: before restore."""
     usage = result.usage
     return {
         "kind": "outcome",
-        **_call(call, revision),
+        **of,
         "verdict": {"action": "allow"} if denial is None else
                    {"action": "deny", "policy": denial[0], "code": denial[1].code, "reason": denial[1].reason},
         "findings": _findings(findings),

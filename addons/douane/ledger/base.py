@@ -7,7 +7,6 @@ be done within ``ANSWER_SECONDS`` is refused (``ledger_unavailable``), never pas
 Amounts are whole nano-USD (1e-9 USD): one token at 0.02 USD a million is 20 of them. No store holds a float.
 """
 
-import math
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,6 +19,8 @@ __all__ = ["ANSWER_SECONDS", "LARGEST", "NANO", "Account", "Balance", "ClosedLed
 
 NANO = 1_000_000_000
 """Nano-USD in a USD."""
+_ROUNDING = 0.0005
+"""Nano-USD that a sum of floats may be off."""
 LARGEST = 1_000_000_000 * NANO
 """The most an amount may be: sums of a few of them stay below SQLite's and Redis' 2^63."""
 ANSWER_SECONDS = 0.25
@@ -33,7 +34,9 @@ def nano(usd: float) -> int:
         raise ValueError("an amount is 0 or more")
     if usd >= LARGEST / NANO:
         return LARGEST
-    return math.ceil(round(usd * NANO, 3))
+    exact = usd * NANO
+    whole = int(exact)
+    return whole if exact - whole < _ROUNDING else whole + 1
 
 
 @dataclass(frozen=True, slots=True)

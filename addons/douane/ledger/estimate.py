@@ -72,21 +72,26 @@ def count(texts: Iterable[str]) -> int:
     """Tokens of *texts*, rounded up: a third of the letters and blanks, half of the digits and of what is not ASCII (UTF-8
     bytes), each other sign; two thirds of letters that no blanks part (base64, random names); no fewer than there are blanks;
     and the frame round each."""
-    thirds = halves = ones = frames = parted = 0
-    for text in texts:
-        data = text.encode("utf-8", "surrogatepass")
-        other = data.translate(None, _WORDS)
-        signs = other.translate(None, _DIGITS)
-        ascii_signs = len(signs) if data.isascii() else len(signs) - len(signs.translate(None, _ASCII))
-        letters, blanks = len(data) - len(other), data.count(b" ")
+    given = list(texts)
+    excess = parted = 0
+    for text in given:
+        blanks = text.count(" ")
         parted += blanks
-        if letters > _LONG + _WORD * blanks:
-            letters += letters - _WORD * blanks
-        thirds += letters
-        halves += len(other) - ascii_signs
-        ones += ascii_signs
-        frames += _PER_TEXT
-    return max((thirds + 2) // 3, parted) + (halves + 1) // 2 + ones + frames
+        if len(text) > _LONG + _WORD * blanks:  # there may be as many letters
+            letters = _letters(text.encode("utf-8", "surrogatepass"))
+            if letters > _LONG + _WORD * blanks:
+                excess += letters - _WORD * blanks
+    data = "".join(given).encode("utf-8", "surrogatepass")
+    other = data.translate(None, _WORDS)
+    signs = other.translate(None, _DIGITS)
+    ones = len(signs) if data.isascii() else len(signs) - len(signs.translate(None, _ASCII))
+    thirds, halves = len(data) - len(other) + excess, len(other) - ones
+    return max((thirds + 2) // 3, parted) + (halves + 1) // 2 + ones + _PER_TEXT * len(given)
+
+
+def _letters(data: bytes) -> int:
+    """And blanks."""
+    return len(data) - len(data.translate(None, _WORDS))
 
 
 def unseen(document: Any) -> int:

@@ -32,7 +32,7 @@ _BUSY_MS = 200
 """How long a transaction waits for another process: less than ANSWER_SECONDS."""
 _PATIENT_MS = 5000
 """How long opening and reading wait."""
-GATHER_SECONDS = 0.001
+GATHER_SECONDS = 0.002
 """How long a transaction waits for company, where the one before had some: half of what a call costs under load is the
 commit, and this halves their number (PostgreSQL's ``commit_delay``). Who calls alone never waits."""
 _BATCH = 256

@@ -85,7 +85,7 @@ def _note(answers: Answers, seen: Seen, document: dict[str, Any]) -> None:
         return
 
 
-def _reading(answers: Answers, seen: Seen) -> Reading:
+def _reading(answers: Answers, seen: Seen, *, json: bool = False) -> Reading:
     usage = None
     if seen.usage:
         try:
@@ -93,7 +93,8 @@ def _reading(answers: Answers, seen: Seen) -> Reading:
         except _STRANGE:
             usage = None  # not as the format says: as if there were none
     cost = seen.cost if answers.billed else 0.0
-    return Reading(usage, seen.model, cost, partial=usage is not None and not seen.done, tier=seen.tier)
+    return Reading(usage, seen.model, cost, partial=usage is not None and not seen.done, tier=seen.tier,
+                   json=json)
 
 
 class JsonMeter:
@@ -123,7 +124,7 @@ class JsonMeter:
             return Reading()
         if isinstance(document, dict):
             _note(self._answers, seen, document)
-        return _reading(self._answers, seen)
+        return _reading(self._answers, seen, json=True)
 
 
 class FrameMeter:
