@@ -25,6 +25,7 @@ import orjson
 
 from douane.audit import record as records
 from douane.audit.journal import OS_DISK, SEGMENT_BYTES, Disk, Item, Journal
+from douane.background import give_way
 from douane.errors import AuditUnavailableError, ConfigError
 
 __all__ = ["AuditLog"]
@@ -197,6 +198,7 @@ class AuditLog:
     # -- the writer's side ---------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        give_way()
         why = "the audit log is closed"
         try:
             late: list[Item] = []

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from douane.background import give_way
 from douane.detect.values import ScanFailedError, Wanted
 
 __all__ = ["LENGTH", "main"]
@@ -112,6 +113,7 @@ def main() -> int:
     fd = int(sys.argv[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the gateway, which ends its workers
     signal.signal(signal.SIGALRM, _late)
+    give_way()
     try:
         _serve(fd)
     except ImportError as error:

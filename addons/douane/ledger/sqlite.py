@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from douane.background import give_way
 from douane.errors import EnvironmentFailedError
 from douane.ledger.base import ANSWER_SECONDS, Account, Balance, Demand, Held, LedgerUnavailableError, Refused
 from douane.ledger.books import Books
@@ -188,6 +189,7 @@ class SqliteLedger:
     # -- the writing thread ----------------------------------------------------------------------------------------
 
     def _work(self) -> None:
+        give_way()
         several = False
         while (wish := self._wishes.get()) is not None:
             if several:
