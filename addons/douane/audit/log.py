@@ -34,8 +34,6 @@ _QUEUE_BYTES = 32 * 1024 * 1024
 """What may wait while a commit runs; appends beyond fail at once."""
 _PATIENCE = 0.9
 """The part of ``limit`` after which an append is given up, so that the refusal itself is in time."""
-_GATHER_SECONDS = 0.002
-"""How long a commit waits for company, where the one before had some. Who calls alone never waits."""
 _RETRY_SECONDS = 1.0
 _OURS = frozenset(("seq", "node", "prev", "hash"))
 _NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -204,8 +202,6 @@ class AuditLog:
             late: list[Item] = []
             while (batch := self._take(bool(late))) is not None:
                 late = self._commit(batch, late)
-                if len(batch) > 1:
-                    time.sleep(_GATHER_SECONDS)
         except BaseException as error:
             why = f"the audit log's writer died: {type(error).__name__}"
             raise

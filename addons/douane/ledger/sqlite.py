@@ -33,9 +33,6 @@ _BUSY_MS = 200
 """How long a transaction waits for another process: less than ANSWER_SECONDS."""
 _PATIENT_MS = 5000
 """How long opening and reading wait."""
-GATHER_SECONDS = 0.002
-"""How long a transaction waits for company, where the one before had some: half of what a call costs under load is the
-commit, and this halves their number (PostgreSQL's ``commit_delay``). Who calls alone never waits."""
 _BATCH = 256
 _OWED = 100_000
 _CLOSE_SECONDS = 5.0
@@ -190,10 +187,7 @@ class SqliteLedger:
 
     def _work(self) -> None:
         give_way()
-        several = False
         while (wish := self._wishes.get()) is not None:
-            if several:
-                time.sleep(GATHER_SECONDS)
             batch, last = [wish], False
             while not last and len(batch) < _BATCH:
                 try:
@@ -203,7 +197,6 @@ class SqliteLedger:
                 last = following is None
                 if following is not None:
                     batch.append(following)
-            several = len(batch) > 1
             self._serve(batch)
             if last:
                 break
