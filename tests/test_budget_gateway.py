@@ -123,6 +123,7 @@ def test_douane_budget(gateway: Gateway) -> None:
     assert "no budget has been charged" in said(gateway)
     assert json.loads(said(gateway, "--json")) == []
     assert post(gateway, chat()).status == 200
+    wait_for(lambda: not balance(gateway).reserved)
     one = balance(gateway)
     (told,) = json.loads(said(gateway, "--json"))
     assert told["scope"] == "team"

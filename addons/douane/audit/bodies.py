@@ -38,7 +38,8 @@ _LIMIT = 1 << 40
 """Bytes; the body was read within ``edge.max_body`` before."""
 _NAMES = 4096
 _NOTHING: Mapping[str, int] = MappingProxyType({})
-_LOGPROBS = re.compile(rb'logprobs[A-Za-z_]*"\s*:\s*[\[{]', re.IGNORECASE)
+_LOGPROBS = re.compile(rb'logprobs[a-z_]*"\s*:\s*[\[{]')
+"""In lower case."""
 _AT_ONCE = 128 * 1024
 """Bytes of a stream; a longer one is put together in a thread."""
 _STRING_AFTER = re.compile(r'\s*:\s*("[^"\\]*(?:\\.[^"\\]*)*")', re.DOTALL)
@@ -51,6 +52,7 @@ _MEMBER = 256
 """… and of that value."""
 _LONG = b"0000000"
 """A whole number of seven digits may be a phone's or a person's; arguments of tools have those as numbers."""
+_CREATED = b'"created":'
 _DIGITS = bytes(ord("0") if chr(code) in "0123456789" else code for code in range(256))
 _WHOLE = re.compile(rb"[0-9]{7,}+(?![.eE])")
 _BEFORE_NUMBERS = (b"", b":", b"[", b",")
@@ -110,7 +112,7 @@ class Scribe:
             document = await asyncio.to_thread(wire.assembled, raw, answer.framing) if large else wire.assembled(
                 raw, answer.framing)
         more: dict[str, Any] = {} if document is None else {"assembled": True}
-        told = b"logprobs" in raw.lower() and _LOGPROBS.search(raw) is not None
+        told = _LOGPROBS.search(raw.lower()) is not None
         if document is None and answer.framing is not None:
             return {"bytes": answer.size, "left_out": "a stream that is not understood"}  # its values may be in pieces
         if told:
@@ -293,8 +295,11 @@ def _meant(token: str) -> str:
 def _numbers(raw: bytes) -> Iterator[str]:
     """Whole numbers of JSON that could be somebody's, and what looks like one within a string."""
     digits = raw.translate(_DIGITS)
-    end, at = 0, digits.find(_LONG)
+    at = digits.find(_LONG)
     while at >= 0:
+        if raw.endswith(_CREATED, 0, at):  # in each answer of OpenAI's, most often alone
+            at = digits.find(_LONG, at + 10)
+            continue
         number = _WHOLE.match(raw, at)
         end = number.end() if number is not None else at + len(_LONG)
         before = raw[:at].rstrip(b"-") if at < _BEFORE else raw[at - _BEFORE:at].rstrip(b"-")

@@ -89,7 +89,7 @@ class Reading:
     """The stream had not come to its end: ``usage`` is a floor, not the sum."""
     tier: str = ""
     """The service tier that the answer names (``flex``, ``priority`` …): it decides the price."""
-    json: bool = False
+    json: bool = field(default=False, compare=False)
     """The answer was read as one JSON document."""
 
 
