@@ -22,7 +22,7 @@ from douane.providers.base import Operation, Provider
 from douane.providers.framing import ARRAY, SSE, Framing
 from douane.providers.google import EMBED, GENERATE, GOOGLE, INTERACT, PREDICT, STREAM, UPLOAD
 from douane.providers.hosts import unparsed
-from douane.providers.kept import answer_name, goes_on_from, is_kept
+from douane.providers.kept import answer_names, goes_on_from, is_kept
 from douane.providers.table import builtin
 from douane.rehydrate import Restorer
 from douane.restore import RestoreFilter
@@ -545,9 +545,10 @@ def test_what_is_kept_at_google_is_known_by_its_name() -> None:
     assert is_kept("/v1beta/interactions", {"input": "x"})
     assert not is_kept("/v1beta/interactions", {"input": "x", "store": False})
     assert not is_kept("/v1beta/models/m:generateContent", {"contents": []})
-    assert answer_name({"name": "projects/1/locations/l/cachedContents/a1", "model": "m"}) == "a1"
-    assert answer_name({"event_type": "interaction.created", "interaction": {"id": "v1_x", "object": "interaction"}}) == "v1_x"
-    assert answer_name({"name": "fileSearchStores/x"}) == ""
+    assert answer_names({"name": "projects/1/locations/l/cachedContents/a1", "model": "m"}) == ("a1",)
+    made = {"event_type": "interaction.created", "interaction": {"id": "v1_x", "object": "interaction"}}
+    assert answer_names(made) == ("v1_x",)
+    assert answer_names({"name": "fileSearchStores/x"}) == ()
 
 
 # -- saying no ---------------------------------------------------------------------------------------------------------

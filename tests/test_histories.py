@@ -28,7 +28,7 @@ from douane.histories.base import NOTHING, History, HistoryTooLargeError, Histor
 from douane.histories.sqlite import FILE, LARGEST, SqliteHistories
 from douane.placeholders import LOOKS_LIKE, DataKey, Minter
 from douane.policies.redact import Redact, _Redact, parse_remember
-from douane.providers.kept import answer_name, conversations, goes_on_from, is_kept
+from douane.providers.kept import answer_names, conversations, goes_on_from, in_lines, is_kept
 from douane.rehydrate import Restorer
 from douane.remember import Remembering
 from douane.restore import RestoreFilter
@@ -324,20 +324,43 @@ MADE = "/v1/responses"
     ("/v1/conversations/conv_1/items", {"items": []}, ("conv_1",), ("conv_1",), True),
     ("/v1/conversations/conv_1/items", None, ("conv_1",), (), False),
     ("/v1/responses/%2e%2e", None, (), (), False),
-    ("/v1/chat/completions", {"messages": [], "store": True}, (), (), False)])
+    ("/v1/chat/completions", {"messages": [], "store": True}, (), (), True),
+    ("/v1/chat/completions", {"messages": []}, (), (), False)])
 def test_which_histories_a_request_names(path: str, document: Any, read: Any, grown: Any, kept: bool) -> None:
     assert goes_on_from(path, document) == read
     assert conversations(path, document) == grown
     assert is_kept(path, document) is kept
 
 
-@pytest.mark.parametrize(("document", "name"), [
-    ({"id": "resp_1", "object": "response"}, "resp_1"), ({"id": "conv_1", "object": "conversation"}, "conv_1"),
-    ({"type": "response.created", "response": {"id": "resp_1", "object": "response"}}, "resp_1"),
-    ({"id": "chatcmpl-1", "object": "chat.completion"}, ""), ({"error": {"message": "x"}}, ""), ([], ""),
-    ({"id": 7, "object": "response"}, ""), ({"type": "response.output_text.delta", "delta": "x"}, "")])
-def test_what_an_answer_is_called(document: Any, name: str) -> None:
-    assert answer_name(document) == name
+@pytest.mark.parametrize(("document", "names"), [
+    ({"id": "resp_1", "object": "response"}, ("resp_1",)), ({"id": "conv_1", "object": "conversation"}, ("conv_1",)),
+    ({"type": "response.created", "response": {"id": "resp_1", "object": "response"}}, ("resp_1",)),
+    ({"id": "chatcmpl-1", "object": "chat.completion"}, ("chatcmpl-1",)), ({"error": {"message": "x"}}, ()), ([], ()),
+    ({"id": 7, "object": "response"}, ()), ({"type": "response.output_text.delta", "delta": "x"}, ()),
+    ({"id": "file-1", "object": "file"}, ("file-1",)), ({"id": "msgbatch_1", "type": "message_batch"}, ("msgbatch_1",)),
+    ({"id": "up", "object": "upload", "file": {"id": "file-1", "object": "file"}}, ("file-1",)),
+    ({"id": "batch_1", "object": "batch", "output_file_id": "file-2", "error_file_id": None}, ("batch_1", "file-2")),
+    ({"name": "batches/b1", "metadata": {}}, ("b1",))])
+def test_what_an_answer_is_called(document: Any, names: tuple[str, ...]) -> None:
+    assert answer_names(document) == names
+
+
+@pytest.mark.parametrize(("path", "document", "read", "kept", "lines"), [
+    ("/v1/files", {"file": "x"}, (), True, False), ("/v1/files/file-1", None, ("file-1",), False, False),
+    ("/v1/files/file-1/content", None, ("file-1",), False, True),
+    ("/v1/batches", {"input_file_id": "file-1"}, ("file-1",), True, False),
+    ("/v1/batch/jobs", {"input_files": ["f1", 7, "f2"]}, ("f1", "f2"), True, False),
+    ("/v1/batches/batch_1", None, ("batch_1",), True, False), ("/v1/batch/jobs/j1", None, ("j1",), True, False),
+    ("/v1/messages/batches", {"requests": []}, (), True, False),
+    ("/v1/messages/batches/mb_1/results", None, ("mb_1",), False, True),
+    ("/v1/uploads/up_1/parts", {"data": "x"}, ("up_1",), True, False),
+    ("/v1/chat/completions", {"store": True}, (), True, False), ("/v1/chat/completions", {}, (), False, False),
+    ("/v1/chat/completions/chatcmpl-1/messages", None, ("chatcmpl-1",), False, False),
+    ("/v1/uploads/up_1/complete", {"part_ids": []}, ("up_1",), True, False),
+    ("/v1beta/models/g:batchGenerateContent", {"batch": {}}, (), True, False),
+    ("/v1beta/batches/b1", None, ("b1",), True, False), ("/v1beta/batches/b1:cancel", {}, ("b1",), True, False)])
+def test_which_batches_and_files_a_request_names(path: str, document: Any, read: Any, kept: bool, lines: bool) -> None:
+    assert (goes_on_from(path, document), is_kept(path, document), in_lines(path)) == (read, kept, lines)
 
 
 def streamed(text: str) -> bytes:
@@ -351,10 +374,10 @@ def streamed(text: str) -> bytes:
 @pytest.mark.parametrize("size", [1, 7, 100, 10**6])
 def test_however_it_is_cut_the_name_is_told_once_and_early(size: int) -> None:
     data = streamed(f"to {ANN} and {ANN}")
-    told: list[tuple[str, int]] = []
+    told: list[tuple[tuple[str, ...], int]] = []
     seen = 0
     plain, one = (RestoreFilter(Restorer({ANN: MAIL}, frozenset)) for _ in "ab")
-    tells = Remembering(one, lambda name: told.append((name, seen)))
+    tells = Remembering(one, lambda names: told.append((names, seen)))
     head = ((b"content-type", b"text/event-stream; charset=utf-8"),)
     plain.headers(head)
     assert tells.headers(head) == head
@@ -365,7 +388,7 @@ def test_however_it_is_cut_the_name_is_told_once_and_early(size: int) -> None:
         wanted += plain.feed(data[start:start + size])
     assert out + tells.close() == wanted + plain.close()
     assert MAIL.encode() in out
-    ((name, at),) = told
+    (((name,), at),) = told
     assert name.startswith("resp_")
     assert at <= len(data) // 3
 

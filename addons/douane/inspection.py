@@ -1,6 +1,7 @@
 """What Douane sees in an exchange: ``douane inspect``. It is how "you missed this" is reported, and how coverage is measured.
 
-Law: this asks the same table, the same walk, the same meters and the same prices as the gateway; nothing here knows a format.
+Law: this asks the same table, the same walk, the same meters and the same prices as the gateway; nothing here knows a format,
+but for one thing: a WebSocket session that was recorded without its address is named after what its messages say.
 A host of this machine or of a private network that no table names is taken for a server that speaks a known language
 (``local``), if its path ends as one of theirs does: in the gateway such a server is named in ``providers:``.
 """
@@ -10,13 +11,14 @@ import json
 import re
 import time
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from douane.call import Headers
+from douane.call import Headers, Usage
 from douane.coding import CODINGS, coding_of, decode
 from douane.edge import host_key
 from douane.errors import RefusedError
@@ -24,15 +26,22 @@ from douane.exchanges import Recorded, read_exchanges
 from douane.loader import load
 from douane.places import Places, private_folder
 from douane.pricerules import NO_RULES, Rules
-from douane.prices import Prices
+from douane.prices import Bill, Prices
 from douane.providers.base import Operation, Position, Provider, Reading, Wire
 from douane.providers.by_host import ByHost
-from douane.providers.framing import AWS, SSE, Framing, framing_of
+from douane.providers.framing import AWS, MESSAGES, SSE, Framing, framing_of
 from douane.providers.table import builtin
 
 __all__ = ["Inspector", "Sight", "as_object", "as_text", "inspect_files", "open_inspector"]
 
+type Frames = tuple[tuple[bool, str], ...]
+"""Of a session: whether the client sent it, and the message."""
+
 _REGIONS = {r"[a-z0-9-]+-aiplatform\.googleapis\.com": "vertex", r"bedrock-runtime\.[a-z0-9-]+\.amazonaws\.com": "bedrock"}
+_OF_GEMINI = frozenset({"setup", "setupComplete", "serverContent", "clientContent", "client_content", "realtimeInput",
+                        "realtime_input"})
+"""Members of a message of Gemini Live (https://ai.google.dev/api/live)."""
+_FIRST = 8
 _LIMIT = 256 * 1024 * 1024
 _LANGUAGES = ("openai", "anthropic", "google", "vertex", "bedrock", "ollama")
 """Whose paths a local server may end with, in this order."""
@@ -65,6 +74,8 @@ class Inspector:
         self._prices = prices
 
     def see(self, one: Recorded) -> Sight:
+        if one.frames is not None and not one.url:
+            return self._nowhere(one.frames)
         provider, operation, path = self.recognise(one)
         if not provider:
             return Sight()
@@ -75,7 +86,7 @@ class Inspector:
         if wire is None:
             return Sight(provider, operation.name, operation.model_of(path, None))
         if one.frames is not None:
-            return _session(provider, operation.name, operation.model_of(path, None), one.frames, wire)
+            return self._session(provider, operation, operation.model_of(path, None), one.frames)
         document = _asked(one, wire, problems)
         texts = () if document is None else tuple(wire.walk(document))
         framing = _framing(one, wire)
@@ -90,6 +101,44 @@ class Inspector:
             cost, estimated = bill.usd, estimated or bill.ceiling
         return Sight(provider, operation.name, model or reading.model, streamed, texts, answered,
                      None if usage is None else _usage(usage), cost, estimated, "; ".join(problems))
+
+    def _nowhere(self, frames: Frames) -> Sight:
+        """A session without an address. OpenAI's servers and Azure's say the same: it is taken for OpenAI's."""
+        name, operation = _speaks(frames)
+        rows = self._providers[name].operations if name in self._providers else ()
+        spoken = (row for row in rows if row.name == operation and row.dialogue is not None)
+        row = next(spoken, None) or next((row for row in rows if row.name == "generate_content"), None)
+        if row is None:
+            return Sight()
+        return self._session(name, row if row.name == operation else replace(row, name=operation), "", frames)
+
+    def _session(self, provider: str, operation: Operation, model: str, frames: Frames) -> Sight:
+        """A WebSocket session: the texts of each message, at ``$[n]``; usage and cost of all its answers together."""
+        wire, talk = operation.wire, operation.dialogue
+        if wire is None:
+            return Sight(provider, operation.name, model)
+        texts: list[Position] = []
+        answer: list[Position] = []
+        bills: list[tuple[Usage, Bill | None]] = []
+        problems = []
+        for at, (sent, text) in enumerate(frames):
+            raw = text.encode("utf-8", "surrogatepass")
+            try:
+                document = wire.read(raw, b"application/json")
+            except ValueError as error:
+                problems.append(f"frame {at} cannot be read: {error}")
+                continue
+            model = model or (talk.model(document) if talk is not None else wire.model(document.get("setup")))
+            found = wire.walk(document) if sent else wire.answered(document)
+            (texts if sent else answer).extend(one._replace(path=(at, *one.path)) for one in found)
+            if not sent and talk is not None and (reading := _of_message(wire, raw)).usage is not None:
+                names = tuple(dict.fromkeys(name for name in (reading.model, model) if name))
+                bill = self._prices.bill(provider, names, reading.usage, time.time(), reading.tier) if names else None
+                bills.append((reading.usage, bill))
+        priced = [bill for _, bill in bills if bill is not None]
+        return Sight(provider, operation.name, model, True, tuple(texts), tuple(answer), _together(usage for usage, _ in bills),
+                     sum(bill.usd for bill in priced) if priced else None, any(bill.ceiling for bill in priced),
+                     "; ".join(problems))
 
     def recognise(self, one: Recorded) -> tuple[str, Operation | None, str]:
         """Provider (empty: none of ours), operation, and the path below the provider's root."""
@@ -206,20 +255,39 @@ def _answered(one: Recorded, wire: Wire, framing: Framing | None, problems: list
     return () if document is None else tuple(wire.answered(document)), reading
 
 
-def _session(provider: str, operation: str, model: str, frames: Iterable[tuple[bool, str]], wire: Wire) -> Sight:
-    """A WebSocket session: the texts of each frame, at ``$[n]``. Usage is told a response, and not added up here."""
-    texts: list[Position] = []
-    answer: list[Position] = []
-    problems = []
-    for at, (sent, text) in enumerate(frames):
+def _speaks(frames: Frames) -> tuple[str, str]:
+    """Provider and operation, by what the first messages say; empty where nobody we know speaks so."""
+    for _, text in frames[:_FIRST]:
         try:
-            document = wire.read(text.encode("utf-8", "surrogatepass"), b"application/json")
-        except ValueError as error:
-            problems.append(f"frame {at} cannot be read: {error}")
+            said = json.loads(text)
+        except ValueError:
             continue
-        found = wire.walk(document) if sent else wire.answered(document)
-        (texts if sent else answer).extend(one._replace(path=(at, *one.path)) for one in found)
-    return Sight(provider, operation, model, True, tuple(texts), tuple(answer), error="; ".join(problems))
+        if not isinstance(said, dict):
+            continue
+        if not _OF_GEMINI.isdisjoint(said):
+            return "google", "realtime"
+        session, kind = said.get("session"), str(said.get("type"))
+        if kind.startswith(("session.", "conversation.", "input_audio_buffer.")):
+            grok = isinstance(session, dict) and str(session.get("model")).startswith("grok")
+            return "xai" if grok else "openai", "realtime"
+        if kind == "response.create" and "model" in said:
+            return "xai" if str(said["model"]).startswith("grok") else "openai", "responses"
+    return "", ""
+
+
+def _of_message(wire: Wire, raw: bytes) -> Reading:
+    meter = wire.meter(MESSAGES, ())
+    meter.feed(raw + b"\x1e")
+    return meter.reading()
+
+
+def _together(usages: Iterable[Usage]) -> Mapping[str, int] | None:
+    total: Counter[str] = Counter()
+    none = True
+    for one in usages:
+        none = False
+        total.update(_usage(one))
+    return None if none else dict(total)
 
 
 def _usage(usage: Any) -> dict[str, int]:

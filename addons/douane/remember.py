@@ -10,7 +10,7 @@ import jiter
 
 from douane.call import Headers
 from douane.providers.framing import Frame, Splitter, framing_of
-from douane.providers.kept import answer_name
+from douane.providers.kept import answer_names
 from douane.restore import RestoreFilter
 
 __all__ = ["Remembering"]
@@ -20,13 +20,13 @@ _EVENTS = 16
 
 
 class Remembering:
-    """A BodyFilter: *inner*, and *told* is called with the answer's id, once at most. Raises what *inner* does."""
+    """A BodyFilter: *inner*, and *told* is called with the answer's ids, once at most. Raises what *inner* does."""
 
     __slots__ = ("_inner", "_left", "_splitter", "_told", "_whole")
 
     rewrites = True
 
-    def __init__(self, inner: RestoreFilter, told: Callable[[str], None]) -> None:
+    def __init__(self, inner: RestoreFilter, told: Callable[[tuple[str, ...]], None]) -> None:
         self._inner = inner
         self._told = told
         self._splitter: Splitter | None = None
@@ -62,9 +62,9 @@ class Remembering:
 
     def _look(self, data: bytes) -> bool:
         try:
-            name = answer_name(jiter.from_json(data, cache_mode="keys"))
+            names = answer_names(jiter.from_json(data, cache_mode="keys"))
         except ValueError:
             return False
-        if name:
-            self._told(name)
-        return bool(name)
+        if names:
+            self._told(names)
+        return bool(names)

@@ -15,7 +15,7 @@ from douane.call import Headers
 from douane.errors import RefusedError
 from douane.providers.deltas import COMMON, Channel, Delta, Deltas
 from douane.providers.edit import Path, Place, quoted, rewrite, strings_with, tokens
-from douane.providers.framing import Frame, Splitter, framing_of
+from douane.providers.framing import NDJSON, Frame, Splitter, framing_of
 from douane.providers.sse import Splitter as Events
 from douane.rehydrate import Piecewise, Restorer
 
@@ -31,17 +31,19 @@ _MARKS = ("<", "u003")
 
 class RestoreFilter:
     """A BodyFilter. *json_text*: the request asked for JSON as the answer's text, so that values are escaped there too.
-    *deltas* and *array*: the wire's.
+    *deltas* and *array*: the wire's. *lines*: the answer is a document a line, whatever its media type says.
 
     Raises RefusedError ``too_large``."""
 
-    __slots__ = ("_array", "_channels", "_deltas", "_held", "_json_text", "_last", "_parts", "_passed", "_restorer", "_size",
-                 "_splitter", "_waiting")
+    __slots__ = ("_array", "_channels", "_deltas", "_held", "_json_text", "_last", "_lines", "_parts", "_passed", "_restorer",
+                 "_size", "_splitter", "_waiting")
 
     rewrites = True
 
-    def __init__(self, restorer: Restorer, *, json_text: bool = False, deltas: Deltas = COMMON, array: bool = False) -> None:
+    def __init__(self, restorer: Restorer, *, json_text: bool = False, deltas: Deltas = COMMON, array: bool = False,
+                 lines: bool = False) -> None:
         self._restorer = restorer
+        self._lines = lines
         self._deltas = deltas
         self._array = array
         self._json_text = json_text
@@ -60,7 +62,7 @@ class RestoreFilter:
 
     def headers(self, headers: Headers) -> Headers:
         kind = next((value.lower() for name, value in headers if name == b"content-type"), b"")
-        framing = framing_of(kind, array=self._array)
+        framing = NDJSON if self._lines else framing_of(kind, array=self._array)
         if framing is not None:
             self._splitter = framing.splitter()
         elif b"json" in kind.partition(b";")[0]:

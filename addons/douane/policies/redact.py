@@ -23,7 +23,7 @@ from douane.policy import BodyFilter, Setting, Wires, policy, positions
 from douane.providers.base import Wire
 from douane.providers.deltas import COMMON
 from douane.providers.edit import Place
-from douane.providers.kept import conversations, goes_on_from, is_kept
+from douane.providers.kept import conversations, goes_on_from, in_lines, is_kept
 from douane.redaction import Replace, read_text
 from douane.rehydrate import Restorer, hosts_in
 from douane.remember import Remembering
@@ -162,12 +162,13 @@ class _Redact:
         wire = self.wires(call)
         hosts = functools.cache(functools.partial(_hosts, wire, call, one.hosts))
         restoring = RestoreFilter(Restorer(call.originals, hosts), json_text=_asks_for_json(call.document),
-                                  deltas=wire.deltas if wire else COMMON, array=wire.array if wire else False)
+                                  deltas=wire.deltas if wire else COMMON, array=wire.array if wire else False,
+                                  lines=in_lines(call.path))
         if not self.remember or not is_kept(call.path, call.document):
             return restoring
         one.history = lambda: History(call.originals, hosts())
         self.open[call.id] = one
-        return Remembering(restoring, lambda name: self._save(call, one, (name,)))
+        return Remembering(restoring, lambda names: self._save(call, one, names))
 
     def _save(self, call: Call, one: _Open, answer: tuple[str, ...]) -> None:
         names = [_name(call, each) for each in (*answer, *conversations(call.path, call.document))]

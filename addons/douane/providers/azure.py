@@ -15,7 +15,9 @@ from douane.providers.openai_more import openai_rows
 
 __all__ = ["azure"]
 
-_HOSTS = ("*.openai.azure.com", "*.cognitiveservices.azure.com", "*.services.ai.azure.com")
+_HOSTS = ("*.openai.azure.com", "*.cognitiveservices.azure.com", "*.services.ai.azure.com", "*.openai.azure.us",
+          "*.cognitiveservices.azure.us", "*.openai.azure.cn", "*.cognitiveservices.azure.cn")
+"""The last four: the clouds for the US government and in China."""
 _DEPLOYMENT = "/(?:/)?openai/deployments/(?P<model>[A-Za-z0-9][A-Za-z0-9._-]{0,63})"
 """The path names the model, whatever the body says."""
 _DEPLOYED = frozenset({"chat", "completions", "embeddings", "images", "audio"})

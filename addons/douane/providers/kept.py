@@ -5,22 +5,37 @@ The Responses API (https://platform.openai.com/docs/api-reference/responses, …
 it can be gone on from or fetched again (``background``); ``GET /v1/responses/ID`` names it in the path. Google's interactions
 (``previous_interaction_id``) are the same, an assistant's thread is as a conversation, and of cached contents
 (``cachedContent``) the answer tells the ``name``.
+
+Batches (https://platform.openai.com/docs/api-reference/batch, https://docs.anthropic.com/en/api/creating-message-batches,
+https://ai.google.dev/api/batch-api, https://docs.mistral.ai/api batch) are answered later: what their requests hold lies in a
+file (``input_file_id``) or with the batch, the answers come with the batch or in a file that it names (``output_file_id``).
 """
 
 import re
 from typing import Any
 
-__all__ = ["answer_name", "conversations", "goes_on_from", "is_kept"]
+__all__ = ["answer_names", "conversations", "goes_on_from", "in_lines", "is_kept"]
 
 _LONGEST = 256
 """Characters of an id."""
-_IN_PATH = re.compile(r"/(responses|conversations|interactions|cachedContents|threads)"
-                      r"/(?!(?:compact|input_tokens|runs)(?:/|\Z))([A-Za-z0-9_-]{1,256})(?:/|\Z)")
-_MADE = re.compile(r"/(?:responses(?:/compact)?|conversations|interactions|cachedContents|threads(?:/runs)?)/?\Z")
-_KINDS = frozenset({"response", "response.compaction", "conversation", "interaction", "thread"})
-_GROW = frozenset({"conversations", "threads"})
-_CACHE = re.compile(r"(?:.*/)?cachedContents/([A-Za-z0-9_-]{1,256})")
-"""In Vertex AI the project stands before it, by its name or by its number."""
+_IN_PATH = re.compile(r"/(responses|conversations|interactions|cachedContents|threads|batches|batch/jobs|files|uploads"
+                      r"|chat/completions)"
+                      r"/(?!(?:compact|input_tokens|runs)(?:/|\Z))([A-Za-z0-9_-]{1,256})(?:[/:]|\Z)")
+_STORED = re.compile(r"/chat/completions/?\Z")
+"""Kept where the request asks for it."""
+_MADE = re.compile(r"/(?:responses(?:/compact)?|conversations|interactions|cachedContents|threads(?:/runs)?|files|batches"
+                   r"|batch/jobs)/?\Z|:(?:batchGenerateContent|asyncBatchEmbedContent)\Z")
+_TELLS = re.compile(r"/(?:batches|batch/jobs)/[A-Za-z0-9_-]{1,256}/?\Z")
+"""A batch, whose answer names the files of its answers."""
+_LINES = re.compile(r"/(?:files/[^/]{1,256}/content|batches/[^/]{1,256}/results)/?\Z")
+_KINDS = frozenset({"response", "response.compaction", "conversation", "interaction", "thread", "file", "batch",
+                    "message_batch", "chat.completion", "chat.completion.chunk"})
+_OUTPUTS = ("output_file_id", "error_file_id", "output_file", "error_file")
+_GROW = frozenset({"conversations", "threads", "uploads"})
+_NAMED = re.compile(r"(?:.*/)?(?:cachedContents|batches)/([A-Za-z0-9_-]{1,256})")
+"""Google's. In Vertex AI the project stands before it, by its name or by its number."""
+_MOST_FILES = 100
+"""Of a batch."""
 
 
 def goes_on_from(path: str, document: Any) -> tuple[str, ...]:
@@ -29,8 +44,10 @@ def goes_on_from(path: str, document: Any) -> tuple[str, ...]:
     found = [in_path[2]] if in_path is not None else []
     if isinstance(document, dict):
         found += [one for one in (_id(document.get("previous_response_id")), _id(document.get("previous_interaction_id")),
-                                  _cache(document.get("cachedContent", document.get("cached_content"))),
-                                  _conversation(document)) if one]
+                                  _named(document.get("cachedContent", document.get("cached_content"))),
+                                  _conversation(document), _id(document.get("input_file_id"))) if one]
+        given = document.get("input_files")
+        found += [name for one in given[:_MOST_FILES] if (name := _id(one))] if isinstance(given, list) else []
     return tuple(found)
 
 
@@ -44,18 +61,33 @@ def conversations(path: str, document: Any) -> tuple[str, ...]:
 
 def is_kept(path: str, document: Any) -> bool:
     """Whether the provider keeps the answer to a request, or what the request holds."""
-    return isinstance(document, dict) and document.get("store") is not False \
-        and (_MADE.search(path) is not None or _IN_PATH.search(path) is not None)
+    if _TELLS.search(path) is not None:
+        return True
+    if not isinstance(document, dict) or document.get("store") is False:
+        return False
+    if _STORED.search(path) is not None:
+        return document.get("store") is True
+    return _MADE.search(path) is not None or _IN_PATH.search(path) is not None
 
 
-def answer_name(document: Any) -> str:
-    """The id in an answer, or in an event of its stream; empty where there is none."""
+def in_lines(path: str) -> bool:
+    """Whether what a request fetches may be the answers of a batch, a JSON document a line, whatever its media type says."""
+    return _LINES.search(path) is not None
+
+
+def answer_names(document: Any) -> tuple[str, ...]:
+    """The ids in an answer, or in an event of its stream, by which it can be asked for; of a batch its files' too."""
     if not isinstance(document, dict):
-        return ""
-    body = next((one for one in (document.get("response"), document.get("interaction")) if isinstance(one, dict)), document)
+        return ()
+    inside = (document.get(name) for name in ("response", "interaction", "file"))
+    body = next((one for one in inside if isinstance(one, dict)), document)
     if body.get("object") == "thread.run":
-        return _id(body.get("thread_id"))
-    return _id(body.get("id")) if body.get("object") in _KINDS else _cache(body.get("name"))
+        found = [body.get("thread_id")]
+    elif body.get("object", body.get("type")) in _KINDS:
+        found = [body.get("id"), *(body.get(name) for name in _OUTPUTS)]
+    else:
+        found = [_named(body.get("name"))]
+    return tuple(name for one in found if (name := _id(one)))
 
 
 def _conversation(document: dict[str, Any]) -> str:
@@ -63,8 +95,8 @@ def _conversation(document: dict[str, Any]) -> str:
     return _id(value.get("id") if isinstance(value, dict) else value)
 
 
-def _cache(value: Any) -> str:
-    found = _CACHE.fullmatch(value) if isinstance(value, str) and len(value) <= 2 * _LONGEST else None
+def _named(value: Any) -> str:
+    found = _NAMED.fullmatch(value) if isinstance(value, str) and len(value) <= 2 * _LONGEST else None
     return "" if found is None else found[1]
 
 
