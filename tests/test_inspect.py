@@ -99,6 +99,30 @@ def test_a_server_of_this_machine_that_speaks_a_known_language(inspector: Inspec
         assert (one.provider, one.operation, one.model) == ("local", "chat", "gpt-4o-mini")
 
 
+def test_a_session_without_an_address_is_named_after_what_it_says(inspector: Inspector, tmp_path: Path) -> None:
+    def session(*messages: Any) -> Sight:
+        file = tmp_path / "s.jsonl"
+        frames = [{"dir": "sent" if at % 2 == 0 else "received", "data": one} for at, one in enumerate(messages)]
+        file.write_text(json.dumps({"frames": frames}) + "\n")
+        (one,) = seen(inspector, file)
+        return one
+
+    usage = {"input_tokens": 100, "output_tokens": 10, "input_token_details": {"audio_tokens": 40}}
+    done = {"type": "response.done", "response": {"id": "r", "usage": usage}}
+    one = session({"type": "session.update", "session": {"model": "gpt-realtime", "instructions": "Be kind."}}, done,
+                  {"type": "response.create"}, done)
+    assert (one.provider, one.operation, one.model) == ("openai", "realtime", "gpt-realtime")
+    assert one.usage == {"input": 200, "output": 20, "input_audio": 80}
+    assert one.cost_usd
+    assert [text.text for text in one.texts] == ["Be kind."]
+    assert session({"type": "session.update", "session": {"model": "grok-voice-latest"}}).provider == "xai"
+    live = session({"setup": {"model": "models/g", "systemInstruction": {"parts": [{"text": "Be kind."}]}}})
+    assert (live.provider, live.operation, live.model, live.usage) == ("google", "realtime", "models/g", None)
+    assert [text.text for text in live.texts] == ["Be kind."]
+    assert session({"type": "response.create", "model": "gpt-5", "input": "x"}).operation == "responses"
+    assert session({"type": "chat", "text": "x"}).provider == session("no JSON").provider == ""
+
+
 def test_what_cannot_be_read_is_said(inspector: Inspector) -> None:
     one = inspector.see(Recorded("POST", URL, body=b'{"model":', status=200, answer=b"<html>",
                                  answer_headers=((b"content-type", b"application/json"),)))

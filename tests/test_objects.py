@@ -231,7 +231,8 @@ def test_the_lines_of_a_batch_name_objects(gateway: Gateway, provider: LocalProv
     with untouched(provider):
         refused(ask(gateway, "POST", "/v1/files", sent, kind=FORM, bot=True))
         refused(ask(gateway, "POST", "/v1/uploads", {"purpose": "batch", "filename": "b.jsonl"}))
-        refused(ask(gateway, "POST", "/v1/containers", form(('name="file_ids[]"', b"file_1")), kind=FORM, bot=True))
+        refused(ask(gateway, "POST", "/v1/containers", {"name": "c", "file_ids": ["file_1"]}, bot=True))
+        refused(ask(gateway, "POST", "/v1/videos", form(('name="file_ids[]"', b"file_1")), kind=FORM, bot=True))
         refused(ask(gateway, "POST", "/v1/unheard_of", b'{"file_id": "file_1"', bot=True))  # JSON that we cannot read
 
 

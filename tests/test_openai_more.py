@@ -63,9 +63,9 @@ def test_every_record_has_its_label() -> None:
 @pytest.mark.parametrize(("method", "path"), [
     ("GET", "/v1/organization/users"), ("POST", "/v1/organization/admin_api_keys"), ("GET", "/v1/organization/costs"),
     ("POST", "/v1/responses/compact/cancel/x"), ("GET", "/v1/files/../organization/users"), ("GET", "/v1/files/a%2Fb"),
-    ("GET", "/v1/threads/a/b/c"), ("POST", "/v1/fine_tuning/jobs"), ("PUT", "/v1/files/file-1"),
+    ("GET", "/v1/threads/a/b/c"), ("POST", "/v1/fine_tuning/jobs/a/b"), ("PUT", "/v1/files/file-1"),
     ("GET", "/v1/responses/input_tokens"), ("DELETE", "/v1/models/gpt-4o"), ("POST", "/v1/files/"), ("POST",
-    "/v1/realtime"), ("POST", "/v1/chat/completions/x")])
+    "/v1/realtime"), ("POST", "/v1/chat/completions/x/y")])
 def test_paths_no_row_matches(method: str, path: str) -> None:
     assert OPENAI.operation(method, path) is None
 

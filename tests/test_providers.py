@@ -85,7 +85,7 @@ def test_hosts_are_canonical_and_in_one_place() -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), [
-    ("GET", "/v1/chat/completions"), ("POST", "/v1/chat/completions/"), ("POST", "//v1/chat/completions"),
+    ("PUT", "/v1/chat/completions"), ("POST", "/v1/chat/completions/"), ("POST", "//v1/chat/completions"),
     ("POST", "/v1/Chat/completions"), ("POST", "/v1/chat%2Fcompletions"), ("POST", "/v1/models"),
     ("HEAD", "/v1/models"), ("DELETE", "/v1/models/x"), ("GET", "/v1/models/../files"), ("GET", "/v1/models/.."),
     ("GET", "/v1/models/%2e%2e/files"), ("GET", "/v1/models/a/../files"), ("POST", "/v1/chat/completions\n"),
