@@ -19,7 +19,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.http11 import Response
 from websockets.typing import Subprotocol
 
+from douane.audit import show
 from douane.audit.verify import main as verify
+from douane.turns import Turns
+from tests import house
 from tests.gateway import BOT_KEY, REAL_KEY, Gateway, forms, running_gateway, wait_for
 from tests.sockets import Heard, Script, SocketProvider, answer, hear, running_sockets, talk, tell
 
@@ -168,6 +171,57 @@ def test_a_session_is_redacted_answered_restored_and_recorded(gateway: Gateway, 
     assert EMAIL not in json.dumps(gateway.records())
     assert "app-key" not in gateway.log() + json.dumps(gateway.records())
     assert REAL_KEY not in gateway.log() + json.dumps(gateway.records())
+
+
+def test_what_asks_for_nothing_is_in_the_log_before_the_provider_hears_it(gateway: Gateway, sockets: SocketProvider) -> None:
+    then: list[list[dict[str, Any]]] = []
+
+    async def listen(connection: ServerConnection, heard: Heard) -> None:
+        for _ in range(4):
+            heard.raw.append(await connection.recv())
+            then.append([one for one in gateway.records() if one.get("event") == "said"])
+        await connection.send(json.dumps({"type": "session.updated", "session": {"turn_detection": None}}))
+
+    sound = {"type": "input_audio_buffer.append", "audio": "AAAA"}
+
+    async def go() -> str:
+        async with through(gateway) as client:
+            assert client.response is not None
+            await say(client, {"type": "session.update", "session": {"instructions": f"You serve {EMAIL}."}}, item("hello"),
+                      sound, sound)
+            await until(client, "session.updated")
+            return client.response.headers["x-douane-id"]
+
+    with saying(sockets, listen):
+        session = asyncio.run(go())
+    mine = [[one for one in told if one["session"] == session] for told in then]
+    assert [len(told) for told in mine] == [1, 2, 3, 3], "sound is told once"
+    first, second, third = mine[-1]
+    assert json.loads(first["request"]["text"])["session"]["instructions"].startswith("You serve <EMAIL_ADDRESS_")
+    assert "hello" in second["request"]["text"]
+    assert third["sound"] is True
+    assert len({one["turn"] for one in mine[-1]}) == 1
+    assert "hello" not in show.one_line(second)
+
+
+def test_without_the_log_no_message_leaves() -> None:
+    book, told = house.Book(), list[str]()
+    row = next(one for one in house.OPENAI.operations if one.dialogue is not None)
+
+    async def hear(text: str) -> None:
+        told.append(text)
+
+    async def work() -> None:
+        turns = Turns(house.gate(house.chain(), book), house.OPENAI, row, house.call(method="GET"), hear)
+        assert await turns.judged(b'{"type":"conversation.item.create"}') is not None
+        book.broken = ("event",)
+        assert await turns.judged(b'{"type":"conversation.item.create"}') is None
+        assert await turns.judged(b'{"type":"input_audio_buffer.append","audio":"AAAA"}') is None
+        book.broken = ()
+        assert await turns.judged(b'{"type":"conversation.item.create"}') is not None
+
+    house.run(work())
+    assert [json.loads(one)["error"]["code"] for one in told][:1] == ["audit_unavailable"]
 
 
 def test_frames_in_which_nothing_changes_pass_byte_by_byte(gateway: Gateway, sockets: SocketProvider) -> None:

@@ -141,6 +141,15 @@ class Exchange:
             await self._append(self.gate.log, record.intent(
                 self._about(), self._findings, reserved_usd=self._reserved, request=request))
 
+    async def note_said(self, frame: bytes) -> None:
+        """What a session's client says and asks nothing with, or (empty) that sound goes out: durable before it leaves. Raises
+        AuditUnavailableError."""
+        if self.gate.log is not None:
+            call = replace(self.call, body=frame, document=None)
+            request = await self._scribe.request(call) if self._scribe is not None else None
+            await self.gate.log.append(record.event("said", self.gate.clock(), session=call.session, turn=call.id,
+                                                    **({"request": request} if frame else {"sound": True})))
+
     def session_filters(self) -> tuple[BodyFilter, ...] | Deny:
         """Filters for what the provider says in a session from now on, made for ``call``: the caller's, not this
         exchange's."""

@@ -1,9 +1,10 @@
 """The turns of a WebSocket session: what the client says is judged, what the provider says is restored and told apart.
 
 Laws: each frame of the client's is judged as a call's body is, by the whole chain: what is refused is not sent on, and the
-client is told with the provider's own ``error``. Each answer has a record of its own: the intent is durable before the frame
-that asks for it leaves, the outcome before the client sees the answer's end. An answer that nobody asked for (the provider
-heard a pause) is judged when it begins, and where it may not be, the session ends.
+client is told with the provider's own ``error``. Nothing leaves before the log has it: each answer has a record of its own,
+whose intent is durable before the frame that asks for it leaves, the outcome before the client sees the answer's end; a frame
+that asks for nothing is in an event ``said`` before it leaves. An answer that nobody asked for (the provider heard a pause) is
+judged when it begins, and where it may not be, the session ends.
 """
 
 import contextlib
@@ -73,6 +74,8 @@ class Turns:
         self._originals = NO_ORIGINALS
         self._context = 0
         self._listens = True
+        self._sounding = False
+        """Whether the log has it that sound goes out."""
 
     @property
     def waiting(self) -> bool:
@@ -118,8 +121,12 @@ class Turns:
         sent = exchange.call.body
         if denial is None:
             denial = await self._agreed(exchange, sound=sound, asks=asks, event_id=event_id)
-        if denial is None:
-            return sent if not sound or await self._may_be_answered() else None
+        if denial is None and (not sound or await self._may_be_answered()):
+            denial = None if asks else await self._noted(exchange, sent, sound=sound)
+            if denial is None:
+                return sent
+        elif denial is None:
+            return None
         self._asking = None
         await exchange.finish("denied")
         await self._tell(denial, exchange.call.id, event_id)
@@ -149,6 +156,19 @@ class Turns:
                 return denial
         return await self._ask(exchange, event_id) if asks else None
 
+    async def _noted(self, exchange: Exchange, sent: bytes, *, sound: bool) -> Deny | None:
+        """A frame that asks for nothing, into the log before it leaves. Of sound, once a turn, that there is some."""
+        if sound and self._sounding:
+            return None
+        try:
+            await exchange.note_said(b"" if sound else sent)
+        except AuditUnavailableError as error:
+            denial = Deny(error.code, error.reason)
+            exchange.refuse("audit", denial)
+            return denial
+        self._sounding = self._sounding or sound
+        return None
+
     async def _may_be_answered(self) -> bool:
         """Whether sound may go on: a pause in it may be answered, so that there must be room for an answer before."""
         if not self._listens or any(turn.sound and not turn.response for turn in self._turns):
@@ -160,7 +180,7 @@ class Turns:
             self._turns.remove(turn)
             await turn.exchange.finish("complete")
         exchange.call = replace(exchange.call, body=self._said.take(), document=None)
-        self._asking = None
+        self._asking, self._sounding = None, False
         try:
             await exchange.intend()
         except AuditUnavailableError as error:

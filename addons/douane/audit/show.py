@@ -32,7 +32,7 @@ def one_line(record: dict[str, Any]) -> str:
     kind = record.get("kind", "?")
     if kind == "event":
         said = " ".join(f"{k}={v}" for k, v in record.items()
-                        if k not in ("kind", "event", "at", "seq", "node", "prev", "hash"))
+                        if k not in ("kind", "event", "at", "seq", "node", "prev", "hash", *_BODIES))
         return _printable(f"{record.get('at')} event    {record.get('event')} {said}")
     who = (record.get("principal") or {}).get("name") or "-"
     what = f"{record.get('provider')}/{record.get('operation')} {record.get('model') or '-'}"
