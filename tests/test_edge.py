@@ -55,6 +55,13 @@ def test_what_is_no_authority(written: str) -> None:
         split_authority(written, 443)
 
 
+def test_a_providers_host_that_is_to_be_tunnelled_is() -> None:
+    rules = replace(RULES, tunnel=("api.x.ai",))
+    assert decided("api.x.ai", 443, rules=rules) == Tunnel("api.x.ai", 443)
+    assert isinstance(decided("api.openai.com", 443, rules=rules), Govern)
+    assert isinstance(decided("api.x.ai", 443), Govern)
+
+
 @given(st.text(max_size=40))
 def test_a_canonical_name_is_its_own(text: str) -> None:
     """What is compared is what is dialled: reading it again changes nothing, and no empty label hides a trailing dot."""

@@ -188,6 +188,7 @@ def test_only_yaml_files_are_read_and_no_tests(read: Callable[..., Loaded], tmp_
     ((LEAST + "prices: [m]\n",), "a.yaml:4: prices: a list is not allowed here"),
     ((LEAST + "mode: observed\n",), "a.yaml:4: mode: `observed` is not allowed; did you mean `observe`?"),
     ((LEAST + "edge: {max_body: lots}\n",), "a.yaml:4: edge.max_body: a size is"),
+    ((LEAST + "edge: {tunnel: [a..b]}\n",), "a.yaml:4: edge.tunnel[0]: not a host name"),
     ((LEAST + "edge: {unknown_hosts: no}\n",), "edge.unknown_hosts: `no` is not allowed; allowed: tunnel, deny"),
     ((LEAST + "audit: {level: full}\n",), "a.yaml:4: audit.level: sealed originals are not kept in this version; allowed"),
     ((LEAST + "audit: {level: some}\n",), "a.yaml:4: audit.level: `some` is not allowed; allowed: metadata, redacted"),

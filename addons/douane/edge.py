@@ -46,6 +46,8 @@ class EdgeRules:
     """Images, audio, PDF, files, token ids, remote addresses; recorded either way."""
     max_body: int = 32 * 1024 * 1024
     """Bytes, of a request body both as sent and decoded, and of an answer that must be held whole. YAML: ``32MB``."""
+    tunnel: tuple[str, ...] = ()
+    """Hosts that would be governed, and are tunnelled instead: for clients whose language is not read here (gRPC)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,8 @@ def decide(host: str, port: int, scheme: Literal["http", "https"], providers: By
            unparsed: Callable[[str], str | None]) -> Decision:
     """What becomes of a connection to canonical *host* and *port*. *unparsed*: host → why a known AI host is not read;
     None for the others."""
+    if host in rules.tunnel:
+        return Tunnel(host, port)
     key = host_key(host, port, 443 if scheme == "https" else 80)
     provider = providers.get(key)
     if provider is not None:

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from douane import governed, sections
 from douane.call import Call, Target
 from douane.chain import AuditRules, Chain, Entry
 from douane.conditions import compile_condition
-from douane.edge import EdgeRules
+from douane.edge import EdgeRules, canonical_host
 from douane.errors import ConfigError
 from douane.folder import Document, read_folder
 from douane.histories.base import Shelf
@@ -32,7 +32,7 @@ from douane.providers.google import GoogleFamily
 from douane.providers.table import builtin
 from douane.schema import read, read_fields
 from douane.source import Items, Node, Place, Problems, Table, kind, suggest
-from douane.units import Bytes
+from douane.units import Bytes, Spelled
 
 __all__ = ["Loaded", "load", "tls_names"]
 
@@ -120,11 +120,14 @@ def tls_names(loaded: Loaded) -> list[str]:
     return sorted({key.partition(":")[0] for key in loaded.chain.providers})
 
 
+_HostName = Annotated[str, Spelled(canonical_host, "api.x.ai")]
+
+
 def _rules(document: Document, problems: Problems) -> tuple[EdgeRules, AuditRules, bool]:
     """``edge``, ``audit``, and whether ``mode`` is observe."""
     edge: Any = EdgeRules()
     if entry := document.single.get("edge"):
-        edge = read_fields(entry.node, EdgeRules, "edge", problems, {"max_body": Bytes})
+        edge = read_fields(entry.node, EdgeRules, "edge", problems, {"max_body": Bytes, "tunnel": tuple[_HostName, ...]})
     audit: Any = AuditRules()
     if (entry := document.single.get("audit")) and _audit_is_known(entry.node, problems):
         audit = read_fields(entry.node, AuditRules, "audit", problems)

@@ -166,7 +166,8 @@ class Gateway:
         return decide(host, port, scheme, chain.providers, chain.edge, unparsed)
 
     def _governs(self, name: str) -> bool:
-        return self.gate.chain.providers.governs(name)
+        chain = self.gate.chain
+        return chain.providers.governs(name) and name not in chain.edge.tunnel
 
     def _may_pass(self, caller: Caller) -> Refuse | None:
         try:
