@@ -80,6 +80,8 @@ def unprotected(loaded: Loaded) -> list[str]:
         found.append("texts are not inspected: PII and secrets in prompts leave as they are")
     if "budget" not in names:
         found.append("no budget: spending is recorded, not held")
+    if loaded.chain.edge.tunnel:
+        found.append(f"edge: tunnel: {', '.join(loaded.chain.edge.tunnel)}: calls to these pass uninspected and unrecorded")
     if not loaded.has_principals:
         found.append("callers are told apart by nothing but this machine's loopback")
     found.append("an app that ignores HTTPS_PROXY goes past: pair this with egress rules")

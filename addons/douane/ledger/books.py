@@ -19,10 +19,9 @@ _LOOK = "SELECT captured, reserved FROM account WHERE id=?"
 _OPEN = "INSERT INTO account (book, scope, name, period, begins, ends) VALUES (?, ?, ?, ?, ?, ?)"
 _WRITE = "UPDATE account SET captured=?, reserved=?, ceiling=coalesce(?, ceiling) WHERE id=?"
 _HOLD = "SELECT amount, state FROM hold WHERE call=? AND account=?"
-_HELD = "SELECT account, amount FROM hold WHERE call=? AND state='held'"
 _PUT = ("INSERT INTO hold (call, account, amount, at) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET amount=amount+? WHERE state='held'")
-_RESOLVE = "UPDATE hold SET state=?, amount=? WHERE call=? AND account=?"
+        " ON CONFLICT DO UPDATE SET amount=amount+excluded.amount WHERE state='held'")
+_RESOLVE = "UPDATE hold SET state=? WHERE call=? AND state='held' RETURNING account, amount"
 
 
 @dataclass(slots=True)
@@ -62,19 +61,17 @@ class Books:
             page.reserved += more
             page.ceiling = page.ceiling if demand.limit is None else demand.limit
             page.changed = True
-            self._connection.execute(_PUT, (call, number, more, int(time.time()), more))
+            self._connection.execute(_PUT, (call, number, more, int(time.time())))
         return Held(amount)
 
     def resolve(self, call: str, amount: int | None) -> bool:
         """Book *amount* (None: what was held) in place of every open hold of *call*."""
-        rows = self._connection.execute(_HELD, (call,)).fetchall()
+        rows = self._connection.execute(_RESOLVE, ("void" if amount == 0 else "captured", call)).fetchall()
         for number, held in rows:
-            spent = held if amount is None else amount
             page = self._numbered(number)
             page.reserved -= held
-            page.captured += spent
+            page.captured += held if amount is None else amount
             page.changed = True
-            self._connection.execute(_RESOLVE, ("captured" if spent else "void", spent, call, number))
         return bool(rows)
 
     def touch(self) -> None:
