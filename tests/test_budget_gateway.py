@@ -74,6 +74,7 @@ def test_a_budget_runs_out_and_the_sdks_say_so_once(gateway: Gateway, provider: 
             assert chunk.id
         other.messages.create(model="claude-test", max_tokens=100, messages=asked)
         spent = [one["cost_usd"] for one in gateway.records() if one["kind"] == "outcome"]
+        wait_for(lambda: balance(gateway).reserved == 0)
         now = balance(gateway)
         assert now.captured == round(sum(spent) * 1e9)
         assert (now.reserved, now.limit, now.account.name) == (0, 250_000_000, "dev")

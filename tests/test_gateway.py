@@ -156,7 +156,7 @@ def test_a_denial_raises_the_sdks_own_error_after_one_attempt(gateway: Gateway, 
                     client.chat.completions.create(model="o1", messages=[{"role": "user", "content": "hi"}], stream=stream)
                 assert refused.value.code == "model_not_allowed"
             with pytest.raises(openai.PermissionDeniedError, match="not an operation"):
-                client.fine_tuning.jobs.list()
+                client.skills.list()
         with anthropic.Anthropic() as other, pytest.raises(anthropic.PermissionDeniedError, match="not allowed here"):
             other.messages.create(model="other", max_tokens=9, messages=[{"role": "user", "content": "hi"}])
     denied = outcomes(gateway)[before:]
@@ -482,9 +482,25 @@ def slow(seconds: float, count: int = 20) -> Reply:
     return Reply(headers=[("content-type", "text/event-stream")], body=[*steps, b"data: [DONE]\n\n"])
 
 
+@pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
+def test_a_compressed_stream_ends_with_its_coding(passing: Gateway, provider: LocalProvider, coding: str) -> None:
+    """What ends a coding may come long after the stream's last word, and is the client's all the same."""
+    plain = b'data: {"choices":[{"delta":{"content":"hello"}}]}\n\ndata: [DONE]\n\n'
+    packed = CODINGS[coding](plain)
+    for cut in (len(packed) - 1, len(packed) - 3, len(packed) // 2, 1):
+        reply = Reply(headers=[("content-type", "text/event-stream"), ("content-encoding", coding)],
+                      body=[packed[:cut], 0.05, packed[cut:]])
+        with answering(provider, lambda _, reply=reply: reply), Wire.tls(passing) as wire:  # type: ignore[misc]
+            wire.send(request(chat(stream=True), headers=[("Accept-Encoding", coding)]))
+            got = wire.answer()
+        assert got.whole
+        assert UNCODE[coding](got.body) == plain
+        assert passing.outcome(got.id)["ended"] == "complete"
+
+
 def test_reload(tmp_path: Path, provider: LocalProvider) -> None:
     with running_gateway(tmp_path, policy(provider)) as one:
-        first = one.records()[-1]["revision"]
+        first = wait_for(lambda: [told["revision"] for told in one.records() if told.get("event") == "start"])[-1]
 
         def status() -> dict[str, Any]:
             with Client(one.data / "control.sock") as client:

@@ -290,7 +290,7 @@ def test_a_governed_path_is_governed_however_it_comes(folders: dict[str, Any], p
     assert inner.scopes == []
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT", "HEAD", "DELETE", "TRACE"])
+@pytest.mark.parametrize("method", ["PATCH", "PUT", "HEAD", "DELETE", "TRACE"])
 def test_other_methods_are_no_operation(folders: dict[str, Any], method: str) -> None:
     inner, (got,) = run(folders, FINE, lambda app: ask(app, method=method))
     assert (got.status, got.code) == (403, "operation_not_allowed")

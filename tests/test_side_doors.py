@@ -423,7 +423,8 @@ def test_upgrades(gateway: Gateway, provider: LocalProvider, headers: list[tuple
         got = wire.answer()
         assert got.status != 101
         assert wire.ended()
-    assert all(b"upgrade" not in seen.head.lower() and seen.target == "/v1/models" for seen in provider.seen[before:])
+    assert all(b"upgrade" not in seen.head.lower() and seen.target in ("/v1/models", CHAT) for seen in provider.seen[before:])
+    assert all(seen.method == "GET" for seen in provider.seen[before:])
 
 
 def test_head_is_no_way_round(gateway: Gateway, provider: LocalProvider) -> None:

@@ -106,6 +106,11 @@ class AnswerPipe:
                             and not (self._opened and h[0] == b"content-encoding"))
         return headers
 
+    @property
+    def compressed(self) -> bool:
+        """Whether what leaves is compressed: more of its coding may follow what was the answer's last word."""
+        return self._decoder is not None and not self._opened
+
     def feed(self, raw: bytes) -> bytes:
         text = raw if self._decoder is None else self._decoded(raw)
         if text:

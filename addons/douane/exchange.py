@@ -284,7 +284,12 @@ class Exchange:
     @property
     def ended_by_itself(self) -> bool:
         """Whether the stream's own end marker has been fed: the app will read no further."""
-        return self._meter is not None and self._meter.ended
+        return self._meter is not None and self._meter.ended and not (self._pipe is not None and self._pipe.compressed)
+
+    @property
+    def ending(self) -> bool:
+        """Whether that marker has been fed, and the end of the stream's coding is yet to come: nothing leaves before it."""
+        return self._meter is not None and self._meter.ended and not self.ended_by_itself
 
     @property
     def usage(self) -> Usage | None:

@@ -92,7 +92,7 @@ class Governor:
 class _Passage:
     """One request on its way through. Holds what the steps share."""
 
-    __slots__ = ("app", "arrival", "body_read", "exchange", "head", "left", "receive", "remaining", "scope",
+    __slots__ = ("app", "arrival", "body_read", "exchange", "head", "held", "left", "receive", "remaining", "scope",
                  "send", "started", "task")
 
     def __init__(self, governor: Governor, arrival: Arrival, scope: Scope, receive: Receive, send: Send) -> None:
@@ -106,6 +106,8 @@ class _Passage:
         """Whether the client has got a status line."""
         self.remaining: int | None = None
         """Bytes that the provider's Content-Length still promises; None where there is none."""
+        self.held = b""
+        """The last of a compressed stream, until its coding has ended too."""
         self.left = False
         """Whether the client has gone."""
         self.body_read = False
@@ -260,6 +262,11 @@ class _Passage:
         if self.remaining is not None:
             self.remaining -= len(body)
         ended = not more or self.remaining == 0 or exchange.ended_by_itself
+        if self.held or (exchange.ending and not ended):
+            out = self.held + out
+            self.held = b"" if ended else out
+            if not ended:
+                return
         if ended:
             out += exchange.close()
             await exchange.finish("complete")
