@@ -66,7 +66,7 @@ class Counter:
 
     async def booked(self) -> None:
         """What was settled before is in the books."""
-        await self.ledger.void("what comes behind it")
+        await self.ledger.capture("what comes behind it", 0, [])
 
     def balances(self) -> list[Balance]:
         return read_balances(self.folder, AT)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from douane.errors import EnvironmentFailedError
-from douane.ledger.base import Account, Balance, ClosedLedger, Demand, Held, LedgerUnavailableError, Refused, nano
+from douane.ledger.base import LARGEST, Account, Balance, ClosedLedger, Demand, Held, LedgerUnavailableError, Refused, nano
 from douane.ledger.sqlite import FILE, SqliteLedger, read_balances
 from douane.ledger.windows import window
 from tests.house import AT, run
@@ -33,6 +33,7 @@ def account(name: str = "support", period: str = "day", scope: str = "team") -> 
 
 
 DAY, TOTAL = account(), account(period="total")
+ACCOUNTS = (DAY, TOTAL)
 
 
 def demands(day: int | None = 100, total: int | None = None) -> tuple[Demand, ...]:
@@ -52,7 +53,71 @@ def balance(folder: Path, of: Account = DAY) -> tuple[int, int]:
 
 
 async def booked(ledger: SqliteLedger, call: str, amount: int | None) -> bool:
-    return await ledger.capture(call, amount)
+    return await ledger.capture(call, amount, ACCOUNTS)
+
+
+def test_each_budget_resolves_its_own_holds(ledger: SqliteLedger, tmp_path: Path) -> None:
+    """Two budgets of one call: what the one says the call cost is not what the other says."""
+    other = account(scope="org")
+
+    async def work() -> None:
+        await ledger.reserve("a", AT, demands(), 60)
+        await ledger.reserve("a", AT, [Demand(other, 100)], 60)
+        assert await ledger.capture("a", 5, [other])
+        assert (balance(tmp_path), balance(tmp_path, other)) == ((0, 60), (5, 0))
+        assert await ledger.capture("a", None, [DAY])
+        assert not await ledger.capture("a", 1, [DAY, other])
+        assert (balance(tmp_path), balance(tmp_path, other)) == ((60, 0), (5, 0))
+
+    run(work())
+
+
+def test_a_reserve_that_comes_too_late_takes_back_its_own_part_alone(ledger: SqliteLedger, tmp_path: Path) -> None:
+    other = account(scope="org")
+
+    async def work() -> None:
+        await ledger.reserve("a", AT, demands(), 60)
+        for demanded, amount in (([Demand(other, 100)], 60), ([Demand(DAY, 100), Demand(other, 100)], 80)):
+            late = asyncio.ensure_future(ledger.reserve("a", AT, demanded, amount))
+            await asyncio.sleep(0)
+            late.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await late
+            await ledger.capture("behind it", 0, ACCOUNTS)
+        await asyncio.sleep(0.05)
+        assert (balance(tmp_path), balance(tmp_path, other)) == ((0, 60), (0, 0))
+
+    run(work())
+
+
+def test_no_sum_is_too_large_to_be_kept(ledger: SqliteLedger, tmp_path: Path) -> None:
+    async def work() -> None:
+        for number in range(9):
+            await ledger.reserve(str(number), AT, demands(None), LARGEST)
+            assert await ledger.capture(str(number), LARGEST, ACCOUNTS)
+        assert isinstance(await ledger.reserve("z", AT, [Demand(TOTAL, 9)], 9), Held), "others are charged as before"
+
+    run(work())
+    assert balance(tmp_path)[0] == 2**62
+
+
+def test_what_is_owed_is_paid_without_anybody_asking(ledger: SqliteLedger, tmp_path: Path) -> None:
+    run(ledger.reserve("a", AT, demands(), 60))
+    other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+
+    async def work() -> None:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(LedgerUnavailableError):
+            await ledger.capture("a", 10, ACCOUNTS)
+        other.execute("ROLLBACK")
+        for _ in range(40):
+            await asyncio.sleep(0.1)
+            if balance(tmp_path) == (10, 0):
+                return
+
+    run(work())
+    other.close()
+    assert balance(tmp_path) == (10, 0)
 
 
 def test_reserve_capture_void(ledger: SqliteLedger, tmp_path: Path) -> None:
@@ -62,9 +127,9 @@ def test_reserve_capture_void(ledger: SqliteLedger, tmp_path: Path) -> None:
         assert await ledger.reserve("b", AT, demands(), 41) == Refused(DAY, 40, DAY.end - AT if DAY.end else None)
         assert balance(tmp_path) == (0, 60)
         assert await ledger.reserve("b", AT, demands(), 40) == Held(40)
-        assert await ledger.capture("a", 25)
+        assert await ledger.capture("a", 25, ACCOUNTS)
         assert balance(tmp_path) == (25, 40)
-        assert await ledger.void("b")
+        assert await ledger.capture("b", 0, ACCOUNTS)
         assert balance(tmp_path) == (25, 0)
 
     run(work())
@@ -78,8 +143,9 @@ def test_calls_of_one_transaction_see_each_other(ledger: SqliteLedger, tmp_path:
         held = await asyncio.gather(*(ledger.reserve(str(n), AT, demands(100, 250), 30) for n in range(5)))
         assert [type(one) for one in held] == [Held, Held, Held, Refused, Refused]
         assert balance(tmp_path) == balance(tmp_path, TOTAL) == (0, 90)
-        done = await asyncio.gather(ledger.capture("0", 20), ledger.reserve("5", AT, demands(100, 250), 20), ledger.void("1"),
-                                    ledger.capture("2", None), ledger.reserve("6", AT, demands(100, 250), 31))
+        done = await asyncio.gather(ledger.capture("0", 20, ACCOUNTS), ledger.reserve("5", AT, demands(100, 250), 20),
+                                    ledger.capture("1", 0, ACCOUNTS),
+                                    ledger.capture("2", None, ACCOUNTS), ledger.reserve("6", AT, demands(100, 250), 31))
         assert list(done[:4]) == [True, Held(20), True, True]
         assert isinstance(done[4], Refused)
         assert balance(tmp_path) == balance(tmp_path, TOTAL) == (50, 20)
@@ -92,10 +158,10 @@ def test_a_reservation_resolves_once(ledger: SqliteLedger, tmp_path: Path) -> No
         for _ in range(2):
             await ledger.reserve("a", AT, demands(), 60)
         assert balance(tmp_path) == (0, 60)
-        assert [await ledger.capture("a", 30), await ledger.capture("a", 30), await ledger.void("a")] == [True, False, False]
+        assert [await ledger.capture("a", amount, ACCOUNTS) for amount in (30, 30, 0)] == [True, False, False]
         await ledger.reserve("a", AT, demands(), 60)  # a resolved one is not opened anew
-        assert not await ledger.capture("a", 99)
-        assert not await ledger.void("never")
+        assert not await ledger.capture("a", 99, ACCOUNTS)
+        assert not await ledger.capture("never", 0, ACCOUNTS)
 
     run(work())
     assert balance(tmp_path) == (30, 0)
@@ -120,7 +186,7 @@ def test_two_budgets_share_an_account(ledger: SqliteLedger, tmp_path: Path) -> N
         assert isinstance(await ledger.reserve("a", AT, demands(100), 75), Held)
         assert balance(tmp_path) == (0, 75)
         assert isinstance(await ledger.reserve("a", AT, demands(74), 75), Refused)
-        await ledger.capture("a", None)
+        await ledger.capture("a", None, ACCOUNTS)
 
     run(work())
     assert balance(tmp_path) == (75, 0)
@@ -129,7 +195,7 @@ def test_two_budgets_share_an_account(ledger: SqliteLedger, tmp_path: Path) -> N
 def test_more_may_be_captured_than_was_held(ledger: SqliteLedger, tmp_path: Path) -> None:
     async def work() -> None:
         await ledger.reserve("a", AT, demands(), 60)
-        await ledger.capture("a", 150)
+        await ledger.capture("a", 150, ACCOUNTS)
         assert await ledger.reserve("b", AT, demands(), 1) == Refused(DAY, -50, (DAY.end or 0) - AT)
         assert isinstance(await ledger.reserve("c", AT, demands(None), 1), Held)  # None counts only
 
@@ -155,7 +221,7 @@ def test_200_at_once_on_a_budget_for_20(ledger: SqliteLedger, tmp_path: Path) ->
         if isinstance(answer, Refused):
             return False
         await asyncio.sleep(dice.random() / 50)
-        await ledger.capture(call, 50)
+        await ledger.capture(call, 50, ACCOUNTS)
         seen.append(sum(balance(tmp_path)))
         return True
 
@@ -190,7 +256,7 @@ def test_locked(ledger: SqliteLedger, tmp_path: Path) -> None:
 
     async def owed() -> None:
         with pytest.raises(LedgerUnavailableError):
-            await ledger.capture("a", 10)
+            await ledger.capture("a", 10, ACCOUNTS)
         await asyncio.sleep(0.3)
         assert ledger.failure
 
@@ -211,7 +277,7 @@ def test_a_late_hold_is_undone(ledger: SqliteLedger, tmp_path: Path) -> None:
         asked.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asked
-        await ledger.void("a")
+        await ledger.capture("a", 0, ACCOUNTS)
 
     run(work())
     assert balance(tmp_path)[1] == 0
@@ -287,12 +353,12 @@ import asyncio, sys
 from pathlib import Path
 from douane.ledger.base import Held
 from douane.ledger.sqlite import SqliteLedger
-from tests.test_ledger import AT, demands
+from tests.test_ledger import ACCOUNTS, AT, demands
 ledger = SqliteLedger.open(Path(sys.argv[1]))
 async def one(call):
     held = isinstance(await ledger.reserve(call, AT, demands(20 * 50), 50), Held)
     if held and sys.argv[3] == "capture":
-        await ledger.capture(call, 50)
+        await ledger.capture(call, 50, ACCOUNTS)
     return held
 async def work():
     return sum(await asyncio.gather(*(one(f"{sys.argv[2]}-{n}") for n in range(100))))

@@ -1,7 +1,7 @@
 """What a ledger is: reserve, then capture or void.
 
 Law 6: no budget is checked without holding the money. A reservation holds its amount in every account it names or in
-none; it is resolved exactly once, by the first ``capture`` or ``void``; whoever comes later changes nothing. What cannot
+none; it is resolved exactly once, by the first ``capture`` (of 0: it is void); whoever comes later changes nothing. What cannot
 be done within ``ANSWER_SECONDS`` is refused (``ledger_unavailable``), never passed.
 
 Amounts are whole nano-USD (1e-9 USD): one token at 0.02 USD a million is 20 of them. No store holds a float.
@@ -112,17 +112,14 @@ class Ledger(Protocol):
         anew. *at*: seconds since the epoch."""
         ...
 
-    def capture(self, call: str, amount: int | None) -> Awaitable[bool]:
-        """*call* cost *amount*, more or less than was held; None: what was held, in each account. False where there is
-        nothing to resolve.
+    def capture(self, call: str, amount: int | None, accounts: Sequence[Account]) -> Awaitable[bool]:
+        """*call* cost *amount*, more or less than was held; None: what was held, in each of *accounts*. False where there is
+        nothing to resolve in them. What it holds elsewhere is another budget's, which will say so itself.
 
         It is in line when this returns: whoever reserves from now on finds it booked. Await it to know that it is durable.
         Nobody need: the call's outcome in the audit log is, and tells what to book should the process die before."""
         ...
 
-    def void(self, call: str) -> Awaitable[bool]:
-        """*call* cost nothing; as :meth:`capture`."""
-        ...
 
 
 class ClosedLedger:
@@ -131,8 +128,5 @@ class ClosedLedger:
     async def reserve(self, call: str, at: float, demands: Sequence[Demand], amount: int) -> Held | Refused:
         raise LedgerUnavailableError("no ledger is open")
 
-    def capture(self, call: str, amount: int | None) -> Awaitable[bool]:
-        raise LedgerUnavailableError("no ledger is open")
-
-    def void(self, call: str) -> Awaitable[bool]:
+    def capture(self, call: str, amount: int | None, accounts: Sequence[Account]) -> Awaitable[bool]:
         raise LedgerUnavailableError("no ledger is open")

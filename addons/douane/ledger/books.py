@@ -22,6 +22,13 @@ _HOLD = "SELECT amount, state FROM hold WHERE call=? AND account=?"
 _PUT = ("INSERT INTO hold (call, account, amount, at) VALUES (?, ?, ?, ?)"
         " ON CONFLICT DO UPDATE SET amount=amount+excluded.amount WHERE state='held'")
 _RESOLVE = "UPDATE hold SET state=? WHERE call=? AND state='held' RETURNING account, amount"
+_RESOLVE_ONE = "UPDATE hold SET state=? WHERE call=? AND account=? AND state='held' RETURNING account, amount"
+_LESS = "UPDATE hold SET amount=amount-?, state=iif(amount=?, 'void', state) WHERE call=? AND account=?"
+_MOST = 2**62
+"""Of a sum: what goes beyond is lost to arithmetic, and no budget is so large."""
+
+type Added = tuple[int, int]
+"""An account's number, and an amount in it."""
 
 
 @dataclass(slots=True)
@@ -43,7 +50,8 @@ class Books:
         self._by_account: dict[Account, _Page] = {}
         self._by_number: dict[int, _Page] = {}
 
-    def reserve(self, call: str, at: float, demands: Sequence[Demand], amount: int) -> Held | Refused:
+    def reserve(self, call: str, at: float, demands: Sequence[Demand], amount: int, added: list[Added]) -> Held | Refused:
+        """*added* gets what this has added to the call's holds."""
         fitting: list[tuple[Demand, _Page, int]] = []
         for demand in demands:
             page = self._page(demand.account)
@@ -58,21 +66,39 @@ class Books:
             fitting.append((demand, page, more))
         for demand, page, more in fitting:
             number = page.number if page.number is not None else self._open(demand.account, page)
-            page.reserved += more
+            page.reserved = min(page.reserved + more, _MOST)
             page.ceiling = page.ceiling if demand.limit is None else demand.limit
             page.changed = True
             self._connection.execute(_PUT, (call, number, more, int(time.time())))
+            added.append((number, more))
         return Held(amount)
 
-    def resolve(self, call: str, amount: int | None) -> bool:
-        """Book *amount* (None: what was held) in place of every open hold of *call*."""
-        rows = self._connection.execute(_RESOLVE, ("void" if amount == 0 else "captured", call)).fetchall()
+    def take_back(self, call: str, added: Sequence[Added]) -> None:
+        """What a reservation has added, and nobody waits for."""
+        for number, more in added:
+            found = self._connection.execute(_HOLD, (call, number)).fetchone()
+            if found is not None and found[1] == "held":
+                self._connection.execute(_LESS, (more, more, call, number))
+                self._less(number, more, 0)
+
+    def resolve(self, call: str, amount: int | None, accounts: Sequence[Account] | None = None) -> bool:
+        """Book *amount* (None: what was held) in place of every open hold of *call*, or of those in *accounts*."""
+        state, rows = "void" if amount == 0 else "captured", list[Added]()
+        if accounts is None:
+            rows += self._connection.execute(_RESOLVE, (state, call)).fetchall()
+        for account in accounts or ():
+            number = self._page(account).number
+            if number is not None:
+                rows += self._connection.execute(_RESOLVE_ONE, (state, call, number)).fetchall()
         for number, held in rows:
-            page = self._numbered(number)
-            page.reserved -= held
-            page.captured += held if amount is None else amount
-            page.changed = True
+            self._less(number, held, held if amount is None else amount)
         return bool(rows)
+
+    def _less(self, number: int, held: int, spent: int) -> None:
+        page = self._numbered(number)
+        page.reserved = max(page.reserved - held, 0)
+        page.captured = min(page.captured + spent, _MOST)
+        page.changed = True
 
     def touch(self) -> None:
         """A write that changes nothing."""

@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 from douane.background import give_way
 from douane.errors import EnvironmentFailedError
 from douane.ledger.base import ANSWER_SECONDS, Account, Balance, Demand, Held, LedgerUnavailableError, Refused
-from douane.ledger.books import Books
+from douane.ledger.books import Added, Books
 
 __all__ = ["FILE", "SqliteLedger", "read_balances"]
 
@@ -35,6 +35,8 @@ _PATIENT_MS = 5000
 """How long opening and reading wait."""
 _BATCH = 256
 _OWED = 100_000
+_OWED_SECONDS = 1.0
+"""After which what is owed is tried again, where nobody asks for anything."""
 _CLOSE_SECONDS = 5.0
 _KEEP_SECONDS = 3600.0
 """How long a resolved reservation is remembered, so that it is not opened anew."""
@@ -69,6 +71,8 @@ class _Wish:
     future: "asyncio.Future[Any]"
     reserves: str = ""
     """The call for which money is held; empty where a hold is resolved."""
+    added: list[Added] = field(default_factory=list)
+    """What was held for it."""
     given_up: bool = False
     """Nobody waits any more: nothing is held for it. Holds are resolved all the same."""
     result: Any = None
@@ -125,7 +129,7 @@ class SqliteLedger:
             found = sum(books.resolve(call, amount) for call, amount in spent.items())
             books.close()
             self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OverflowError) as error:
             raise EnvironmentFailedError(f"{self.path}: the ledger cannot be written: {error}") from None
         return found
 
@@ -139,6 +143,8 @@ class SqliteLedger:
             self._thread.join(_CLOSE_SECONDS)
             if self._thread.is_alive():
                 return  # the disk hangs; what is held stays charged
+        if self._owed:
+            self._transact(self._owed)  # once more; else it is booked at the next start
         self._connection.close()
 
     def look_again(self) -> None:
@@ -149,25 +155,24 @@ class SqliteLedger:
     # -- Ledger ----------------------------------------------------------------------------------------------------
 
     async def reserve(self, call: str, at: float, demands: Sequence[Demand], amount: int) -> Held | Refused:
-        found: Held | Refused = await self._ask(lambda books: books.reserve(call, at, demands, amount), call)
+        added: list[Added] = []
+        wish = _Wish(lambda books: books.reserve(call, at, demands, amount, added), asyncio.get_running_loop().create_future(),
+                     call, added)
+        found: Held | Refused = await self._ask(wish)
         return found
 
-    def capture(self, call: str, amount: int | None) -> Awaitable[bool]:
+    def capture(self, call: str, amount: int | None, accounts: Sequence[Account]) -> Awaitable[bool]:
         if self._closed:
             raise LedgerUnavailableError("the ledger is closed")
-        wish = _Wish(partial(Books.resolve, call=call, amount=amount), _ignored(asyncio.get_running_loop()))
+        wish = _Wish(partial(Books.resolve, call=call, amount=amount, accounts=tuple(accounts)),
+                     _ignored(asyncio.get_running_loop()))
         self._put(wish)
         return wish.future
 
-    def void(self, call: str) -> Awaitable[bool]:
-        return self.capture(call, 0)
-
-    async def _ask(self, act: Callable[[Books], Any], reserves: str) -> Any:
+    async def _ask(self, wish: _Wish) -> Any:
         if self._closed:
             raise LedgerUnavailableError("the ledger is closed")
-        loop = asyncio.get_running_loop()
-        wish = _Wish(act, loop.create_future(), reserves)
-        timer = loop.call_later(ANSWER_SECONDS, _too_late, wish)
+        timer = asyncio.get_running_loop().call_later(ANSWER_SECONDS, _too_late, wish)
         self._put(wish)
         try:
             return await wish.future
@@ -187,7 +192,14 @@ class SqliteLedger:
 
     def _work(self) -> None:
         give_way()
-        while (wish := self._wishes.get()) is not None:
+        while True:
+            try:
+                wish = self._wishes.get(timeout=_OWED_SECONDS if self._owed else None)
+            except queue.Empty:
+                self._serve([])
+                continue
+            if wish is None:
+                break
             batch, last = [wish], False
             while not last and len(batch) < _BATCH:
                 try:
@@ -203,7 +215,7 @@ class SqliteLedger:
 
     def _serve(self, batch: list[_Wish]) -> None:
         batch = [one for one in batch if not (one.reserves and one.given_up)]
-        if not batch:
+        if not batch and not self._owed:
             return
         failure = self._transact([*self._owed, *batch])
         self.failure = "" if failure is None else str(failure)
@@ -230,7 +242,7 @@ class SqliteLedger:
                 wish.result = wish.act(books)
             for wish in wishes:
                 if wish.reserves and wish.given_up:  # in the meantime
-                    books.resolve(wish.reserves, 0)
+                    books.take_back(wish.reserves, wish.added)
             books.close()
             if time.monotonic() - self._pruned > _PRUNE_SECONDS:
                 self._pruned = time.monotonic()
@@ -247,7 +259,8 @@ class SqliteLedger:
         for wish in wishes:
             if wish.future.done():
                 if wish.reserves and failure is None and not self._closed:  # held too late: nobody knows of it
-                    self._put(_Wish(partial(Books.resolve, call=wish.reserves, amount=0), _ignored(wish.future.get_loop())))
+                    self._put(_Wish(partial(Books.take_back, call=wish.reserves, added=wish.added),
+                                    _ignored(wish.future.get_loop())))
             elif failure is None:
                 wish.future.set_result(wish.result)
             else:

@@ -144,11 +144,12 @@ class _Budget:
             return
         ledger, spent = self.till.ledger, charge(outcome, one.reserved or 0)
         if one.reserved is not None:
-            ledger.capture(call.id, spent)  # the outcome, which is durable next, tells it should we die
+            # the outcome, which is durable next, tells it should we die
+            ledger.capture(call.id, spent, [demand.account for demand in one.demands])
         elif spent:  # refused, and went on all the same: observe mode
             uncapped = tuple(replace(demand, limit=None) for demand in one.demands)
             await ledger.reserve(call.id, call.at, uncapped, spent)
-            ledger.capture(call.id, spent)
+            ledger.capture(call.id, spent, [demand.account for demand in one.demands])
 
     def _demands(self, call: Call) -> tuple[Demand, ...]:
         per = self.rules.per
