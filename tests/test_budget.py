@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from douane.audit import record
 from douane.call import Call, Outcome, Principal, Usage
 from douane.errors import ConfigError
 from douane.exchange import Exchange
+from douane.hosts import house as house_of
 from douane.hosts.house import open_office
 from douane.ledger.base import NANO, Account, Balance, Demand
 from douane.ledger.charge import charge
@@ -378,7 +381,8 @@ def test_200_at_once_on_a_budget_for_20(counter: Counter) -> None:
     assert counter.sums() == (20 * one_call, 0)
 
 
-def test_what_was_not_booked_before_the_end_is_booked_at_the_next_start(tmp_path: Path) -> None:
+def test_what_was_not_booked_before_the_end_is_booked_at_the_next_start(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The outcome is durable before the booking is: the audit log tells what came of the calls that still hold money."""
     data = tmp_path / "data"
     policies = tmp_path / "policies"
@@ -390,7 +394,7 @@ def test_what_was_not_booked_before_the_end_is_booked_at_the_next_start(tmp_path
     account = Account("", "principal", "bot", "day", *window("day", AT))
     ends = {"paid": Outcome("complete", 200, cost_usd=0.25), "denied": Outcome("denied"), "cut": Outcome("cut", 200),
             "cheap": Outcome("cut", 200, cost_usd=0.01, estimated=True), "refused": Outcome("complete", 429)}
-    for number, (name, outcome) in enumerate([*ends.items(), ("no outcome", None), ("elsewhere", None)]):
+    for number, (name, outcome) in enumerate([*ends.items(), ("no outcome", None), ("elsewhere", None), ("odd", None)]):
         call = asked(number=number)
         run(office.ledger.reserve(call.id, AT, [Demand(account, None)], NANO))
         said = record.about(call, "r")
@@ -398,12 +402,22 @@ def test_what_was_not_booked_before_the_end_is_booked_at_the_next_start(tmp_path
             office.audit.append_blocking(record.intent(said, (), reserved_usd=1.0))
         if outcome is not None:
             office.audit.append_blocking(record.outcome(said, (), outcome, denial=None, latency_ms={}, reserved_usd=1.0))
+    odd = {"kind": "outcome", **record.about(asked(number=7), "r"), "verdict": {"action": "allow"}, "ended": "complete"}
+    office.audit.append_blocking(odd)  # of another version, say
     office.close()
     open_office(policies, data).close()
     (found,) = [one for one in read_balances(data, AT) if one.account == account]
-    assert (found.captured, found.reserved) == (NANO // 4 + 3 * NANO, NANO)
+    assert (found.captured, found.reserved) == (NANO // 4 + 2 * NANO + NANO, 2 * NANO)
+    with contextlib.closing(sqlite3.connect(data / "ledger.sqlite")) as books, books:
+        books.execute("UPDATE hold SET at = at - 7200 WHERE call = ?", (asked(number=6).id,))
     open_office(policies, data).close()
-    assert [one for one in read_balances(data, AT) if one.account == account] == [found]
+    assert [one for one in read_balances(data, AT) if one.account == account] == [found], "no log reaches back so far"
+    with contextlib.closing(sqlite3.connect(data / "ledger.sqlite")) as books, books:
+        books.execute("UPDATE hold SET at = ? WHERE call = ?", (int(time.time()) + 1, asked(number=6).id))
+    monkeypatch.setattr(house_of, "_JUDGED_SECONDS", -5.0)
+    open_office(policies, data).close()
+    (found,) = [one for one in read_balances(data, AT) if one.account == account]
+    assert found.reserved == NANO, "what never left is void"
 
 
 # -- in YAML -------------------------------------------------------------------------------------------------------

@@ -60,6 +60,8 @@ def test_a_providers_host_that_is_to_be_tunnelled_is() -> None:
     assert decided("api.x.ai", 443, rules=rules) == Tunnel("api.x.ai", 443)
     assert isinstance(decided("api.openai.com", 443, rules=rules), Govern)
     assert isinstance(decided("api.x.ai", 443), Govern)
+    assert isinstance(decided("api.x.ai", 22, rules=rules), Refuse)
+    assert isinstance(decided("api.x.ai", 80, "http", rules=rules), Refuse)
 
 
 @given(st.text(max_size=40))

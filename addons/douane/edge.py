@@ -106,10 +106,10 @@ def decide(host: str, port: int, scheme: Literal["http", "https"], providers: By
            unparsed: Callable[[str], str | None]) -> Decision:
     """What becomes of a connection to canonical *host* and *port*. *unparsed*: host → why a known AI host is not read;
     None for the others."""
-    if host in rules.tunnel:
-        return Tunnel(host, port)
     key = host_key(host, port, 443 if scheme == "https" else 80)
     provider = providers.get(key)
+    if provider is not None and scheme == "https" and host in rules.tunnel:
+        return Tunnel(host, port)
     if provider is not None:
         if scheme == "http" and provider.target is None:  # its key would travel in the clear
             return Refuse("host_not_allowed", f"{host} is called over https only")

@@ -15,7 +15,7 @@ from douane.call import Headers
 from douane.errors import RefusedError
 from douane.providers.deltas import COMMON, Channel, Delta, Deltas
 from douane.providers.edit import Path, Place, quoted, rewrite, strings_with, tokens
-from douane.providers.framing import NDJSON, Frame, Splitter, framing_of
+from douane.providers.framing import FRAME_LIMIT, Frame, Splitter, framing_of
 from douane.providers.sse import Splitter as Events
 from douane.rehydrate import Piecewise, Restorer
 
@@ -31,12 +31,13 @@ _MARKS = ("<", "u003")
 
 class RestoreFilter:
     """A BodyFilter. *json_text*: the request asked for JSON as the answer's text, so that values are escaped there too.
-    *deltas* and *array*: the wire's. *lines*: the answer is a document a line, whatever its media type says.
+    *deltas* and *array*: the wire's. *lines*: the answer is a document a line, whatever its media type says; a line of over
+    ``FRAME_LIMIT`` bytes passes unread.
 
     Raises RefusedError ``too_large``."""
 
-    __slots__ = ("_array", "_channels", "_deltas", "_held", "_json_text", "_last", "_lines", "_parts", "_passed", "_restorer",
-                 "_size", "_splitter", "_waiting")
+    __slots__ = ("_array", "_channels", "_deltas", "_held", "_json_text", "_last", "_lines", "_parts", "_passed", "_rest",
+                 "_restorer", "_size", "_splitter", "_waiting")
 
     rewrites = True
 
@@ -44,9 +45,11 @@ class RestoreFilter:
                  lines: bool = False) -> None:
         self._restorer = restorer
         self._lines = lines
+        self._rest = b""
+        """Of *lines*: one that has begun."""
         self._deltas = deltas
         self._array = array
-        self._json_text = json_text
+        self._json_text = json_text or lines
         self._splitter: Splitter | None = None
         self._parts: list[bytes] | None = None
         """Of a JSON answer; None for a stream and for what is neither."""
@@ -62,7 +65,9 @@ class RestoreFilter:
 
     def headers(self, headers: Headers) -> Headers:
         kind = next((value.lower() for name, value in headers if name == b"content-type"), b"")
-        framing = NDJSON if self._lines else framing_of(kind, array=self._array)
+        framing = framing_of(kind, array=self._array)
+        if self._lines:
+            return headers
         if framing is not None:
             self._splitter = framing.splitter()
         elif b"json" in kind.partition(b";")[0]:
@@ -70,6 +75,8 @@ class RestoreFilter:
         return headers
 
     def feed(self, chunk: bytes) -> bytes:
+        if self._lines:
+            return self._of_lines(chunk)
         if isinstance(self._splitter, Events):
             return b"".join([self._block(block, self._splitter) for block in self._splitter.blocks(chunk)])
         if self._splitter is not None:
@@ -83,6 +90,9 @@ class RestoreFilter:
         return b""
 
     def close(self) -> bytes:
+        if self._lines:
+            rest, self._rest = self._rest, b""
+            return self._whole(rest)
         if self._splitter is not None:
             if isinstance(self._splitter, Events):
                 self._catch_up(self._splitter)
@@ -92,6 +102,16 @@ class RestoreFilter:
             return b""
         body, self._parts = b"".join(self._parts), []
         return self._whole(body)
+
+    def _of_lines(self, chunk: bytes) -> bytes:
+        text = self._rest + chunk
+        end = text.rfind(b"\n") + 1
+        self._rest = text[end:]
+        lines = text[:end].splitlines(keepends=True)
+        out = b"".join([line if len(line) > FRAME_LIMIT else self._whole(line) for line in lines])
+        if len(self._rest) > FRAME_LIMIT:
+            out, self._rest = out + self._rest, b""
+        return out
 
     # -- streams ---------------------------------------------------------------------------------------------------
 

@@ -247,6 +247,7 @@ class Turns:
         if isinstance(turn, Deny):
             raise RefusedError(turn.code, turn.reason)
         turn.response = response_id(document) or "unnamed"
+        self._sounding = False
         if turn.may_be:
             turn.exchange.forward()
         turn.exchange.start(200, ((b"content-type", MESSAGES_MEDIA),))

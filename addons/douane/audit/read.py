@@ -3,6 +3,7 @@
 Reading checks no hashes; :mod:`douane.audit.verify` does.
 """
 
+import contextlib
 import heapq
 import time
 from collections.abc import Collection, Iterator
@@ -16,9 +17,9 @@ from douane.audit.record import timestamp
 from douane.audit.verify import nodes, segments
 from douane.errors import DouaneError, EnvironmentFailedError
 
-__all__ = ["backwards", "outcomes", "records", "show", "tail"]
+__all__ = ["backwards", "last_words", "reaches_back", "records", "show", "tail"]
 
-_OUTCOME = b'{"kind":"outcome"'
+_STARTS = (b'{"kind":"outcome","id":"', b'{"kind":"intent","id":"')
 _BLOCK = 64 * 1024
 _POLL_SECONDS = 0.2
 _CLOCK_SLACK = 60.0
@@ -43,20 +44,37 @@ def show(folder: Path, call_id: str) -> list[dict[str, Any]]:
     return []
 
 
-def outcomes(folder: Path, calls: Collection[str]) -> dict[str, dict[str, Any]]:
-    """The outcomes of *calls* by id, as far as they have one. Reads from the end, and no further than the oldest of them.
-    Raises as :func:`records`."""
+def last_words(folder: Path, calls: Collection[str]) -> dict[str, dict[str, Any]]:
+    """The last record of each of *calls*, by id: its outcome, or its intent where there is no outcome. Reads from the end, and
+    no further than the oldest of them; what cannot be read is passed over. Raises EnvironmentFailedError."""
     found: dict[str, dict[str, Any]] = {}
     bound = min(map(_before, calls), default="")
     for node in _nodes(folder) if calls else ():
         for path in reversed(segments(node)):
-            for line in backwards(path):
-                one = _parse(line, path) if line.startswith(_OUTCOME) else {}
-                if one.get("id") in calls:
-                    found[one["id"]] = one
-            if len(found) == len(calls) or "" < _began(path) < bound:
-                break
+            with contextlib.suppress(OSError, ValueError, DouaneError):  # moved away meanwhile, or no log
+                for line in backwards(path):
+                    call = _call_of(line)
+                    if call in calls and call not in found:
+                        found[call] = _parse(line, path)
+                if len(found) == len(calls) or "" < _began(path) < bound:
+                    break
     return found
+
+
+def reaches_back(folder: Path, at: float) -> bool:
+    """Whether a log of *folder* begins before *at* (seconds since the epoch)."""
+    with contextlib.suppress(OSError, DouaneError):
+        begun = [_began(paths[0]) for node in _nodes(folder) if (paths := segments(node))]
+        return any("" < one < timestamp(at) for one in begun)
+    return False
+
+
+def _call_of(line: bytes) -> str:
+    """The call that a record is of, by its first members; empty for an event."""
+    for start in _STARTS:
+        if line.startswith(start):
+            return line[len(start):len(start) + 32].decode("ascii", "replace")
+    return ""
 
 
 def tail(folder: Path, *, follow: bool = False, n: int = 10) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 from douane.audit import record
 from douane.audit.bodies import Scribe
 from douane.audit.log import AuditLog
-from douane.audit.read import outcomes
+from douane.audit.read import last_words, reaches_back
 from douane.ca import Authority
 from douane.chain import Chain
 from douane.datakey import open_data_key
@@ -25,6 +25,7 @@ from douane.ledger.charge import recorded
 from douane.ledger.sqlite import SqliteLedger
 from douane.ledger.till import Till
 from douane.loader import Loaded, load, tls_names
+from douane.logs import where
 from douane.objects.base import Register
 from douane.objects.store import SqliteObjects
 from douane.people import Tokens
@@ -37,6 +38,9 @@ from douane.reload import Reloader, Result
 __all__ = ["House", "Office", "open_house", "open_office", "overrides"]
 
 log = logging.getLogger("douane.gateway")
+
+_JUDGED_SECONDS = 3600.0
+"""No call is judged for so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +173,21 @@ def open_office(policies: Path, data: Path, *, workers: int = 1) -> Office:
 
 def recover(ledger: SqliteLedger, audit: AuditLog, folder: Path) -> None:
     """Book what a gateway that died had not: calls whose outcome is recorded at what that says, calls without one at what they
-    reserved. Raises EnvironmentFailedError, DouaneError."""
+    reserved. What was held longer ago than any call is judged, for a call of which no log that reaches so far back knows, never
+    left: it is void. Raises EnvironmentFailedError."""
     spent: dict[str, int | None] = dict.fromkeys(orphan["id"] for orphan in audit.orphans)
-    held = ledger.held() - spent.keys()
-    spent.update((call, recorded(said)) for call, said in outcomes(folder, held).items())
+    held = {call: at for call, at in ledger.held().items() if call not in spent}
+    told = last_words(folder, held)
+    for call, at in held.items():
+        said = told.get(call)
+        if said is None:
+            if at < time.time() - _JUDGED_SECONDS and reaches_back(folder, at):
+                spent[call] = 0
+        elif said["kind"] == "outcome":
+            try:
+                spent[call] = recorded(said)
+            except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+                log.warning("an outcome cannot be booked, and what it held stays: %s", where(error), extra={"douane_id": call})
     ledger.recover(spent)
 
 

@@ -57,11 +57,14 @@ class DouaneHandler(ProxyConnectionHandler):
         """What a client sends once it is HTTP goes past the other layers, which have nothing to say to it and take a fifth of a
         call to say so; the end of its TLS is theirs."""
         if self.asgi is not None and type(event) is events.DataReceived and event.connection is self.client:
+            asgi = self.asgi
             try:
-                if self.asgi.hear(event.data):
+                if asgi.hear(event.data):
                     return
             except Exception as error:  # noqa: BLE001 - the host's outermost guard: what is not understood goes no further
-                log.error("a connection failed: %s", where(error))
+                if not isinstance(error, SSL.Error):  # an alert of the client's, or what is no TLS
+                    log.error("a connection failed: %s", where(error))
+                asgi.lose()
                 self.close_connection(self.client)
                 return
             event = events.DataReceived(self.client, b"")
@@ -196,8 +199,17 @@ class LayerTransport(asyncio.Transport):
             for start in range(0, len(data), SLICE):
                 tls.sendall(data[start : start + SLICE] if len(data) > SLICE else data)
                 writer.write(tls.bio_read(2 * SLICE))
-        except (SSL.ZeroReturnError, SSL.SysCallError):
-            return  # the peer has ended its TLS; what it may still send is not ours to answer
+        except SSL.Error:
+            return  # the peer has ended its TLS, or broken it; what it may still send is not ours to answer
+
+    def flush_tls(self) -> None:
+        """What OpenSSL has to say by itself: an alert, an answer to a key update."""
+        io = self._handler.transports.get(self._handler.client)
+        if self._outer is not None and io is not None and io.writer is not None and not io.writer.is_closing():
+            try:
+                io.writer.write(self._outer.tls.bio_read(2 * SLICE))
+            except SSL.WantReadError:
+                return
 
     def _socket_buffer(self) -> int:
         io = self._handler.transports.get(self._handler.client)
@@ -230,7 +242,8 @@ class AsgiLayer(layer.Layer):
         self._open = False
 
     def hear(self, data: bytes) -> bool:
-        """What came from the socket; False where TLS has more to say than that."""
+        """What came from the socket; False where the client has ended its TLS. Raises SSL.Error where it is broken: then what
+        came with it is not heard."""
         whole = True
         if self._outer is not None:
             tls, parts = self._outer.tls, []
@@ -239,8 +252,9 @@ class AsgiLayer(layer.Layer):
                 while True:
                     parts.append(tls.recv(65535))
             except SSL.WantReadError:
-                pass
-            except SSL.Error:
+                if not parts:  # TLS spoke for itself, and may want an answer
+                    self._transport.flush_tls()
+            except SSL.ZeroReturnError:
                 whole = False
             data = parts[0] if len(parts) == 1 else b"".join(parts)
         protocol = self._transport.protocol
@@ -263,8 +277,8 @@ class AsgiLayer(layer.Layer):
             self._open = True
             self._transport.protocol.connection_made(self._transport)  # type: ignore[union-attr]
 
-    def _end(self) -> Generated:
-        """Half-closed is closed: an HTTP client that has sent FIN has left."""
+    def lose(self) -> None:
+        """The client has left. Idempotent."""
         self._handler.asgi = None
         if self._open:
             self._open = False
@@ -272,5 +286,9 @@ class AsgiLayer(layer.Layer):
             self._transport.closed()
             if self._transport.protocol is not None:
                 self._transport.protocol.connection_lost(None)
+
+    def _end(self) -> Generated:
+        """Half-closed is closed: an HTTP client that has sent FIN has left."""
+        self.lose()
         if self.context.client.state & ConnectionState.CAN_WRITE:
             yield commands.CloseConnection(self.context.client)

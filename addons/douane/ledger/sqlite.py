@@ -111,10 +111,10 @@ class SqliteLedger:
         except (sqlite3.Error, OSError) as error:
             raise EnvironmentFailedError(f"{path}: the ledger cannot be opened: {error}") from None
 
-    def held(self) -> frozenset[str]:
-        """The calls that hold something. Raises EnvironmentFailedError."""
+    def held(self) -> dict[str, int]:
+        """The calls that hold something, and since when (seconds since the epoch). Raises EnvironmentFailedError."""
         try:
-            return frozenset(call for (call,) in self._connection.execute("SELECT DISTINCT call FROM hold WHERE state='held'"))
+            return dict(self._connection.execute("SELECT call, max(at) FROM hold WHERE state='held' GROUP BY call").fetchall())
         except sqlite3.Error as error:
             raise EnvironmentFailedError(f"{self.path}: the ledger cannot be read: {error}") from None
 
