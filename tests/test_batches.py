@@ -130,6 +130,10 @@ def test_a_batch_of_openais_comes_back_with_its_values(gateway: Gateway, batches
         assert [one["content"] for one in texts] == [f"write to {MAIL}", f"write to {OTHER}"]
         assert json.loads(texts[0]["tool_calls"][0]["function"]["arguments"]) == {"to": f"write to {MAIL}"}
         assert MAIL in client.files.content(file.id).text, "and what was sent"
+        rows = (gateway.data / "histories.sqlite-wal").stat().st_size
+        for _ in range(5):
+            client.batches.retrieve(batch.id)
+        assert (gateway.data / "histories.sqlite-wal").stat().st_size == rows, "what is kept is not kept again"
         assert MAIL not in other.files.content(done.output_file_id).text, "another tenant's values are not its own"
 
 

@@ -8,6 +8,7 @@ import base64
 import contextlib
 import gzip
 import json
+import os
 import socket
 import ssl
 import threading
@@ -825,6 +826,27 @@ def test_a_client_that_leaves_while_it_is_judged(tmp_path: Path, provider: Local
         assert said
         assert said[0]["ended"] == "client_disconnected"
         assert wait_for(lambda: all(seen.ended != "open" for seen in provider.seen[before:]))
+
+
+def test_a_client_whose_tls_is_broken_amid_an_answer_has_left(gateway: Gateway, provider: LocalProvider) -> None:
+    """A record that is none, and a flood behind it: the provider is not read on for nobody, and nothing is held."""
+    steps: list[Step] = [step for _ in range(200) for step in (b"data: {}\n\n", 0.05)]
+    before = gateway.peak()
+    with (answering(provider, lambda seen: Reply(headers=[("content-type", "text/event-stream")], body=steps)),
+          Wire.tls(gateway) as wire):
+        wire.send(request(chat(stream=True)))
+        assert wire.more()
+        began = time.monotonic()
+        with socket.socket(fileno=os.dup(wire.sock.fileno())) as bare, contextlib.suppress(OSError):
+            bare.settimeout(5)
+            bare.sendall(b"\x17\x03\x03\x00\x30" + b"x" * 48)
+            for _ in range(200):
+                bare.sendall(b"x" * 65536)
+        assert wait_for(lambda: provider.seen[-1].ended == "client_gone")
+        assert time.monotonic() - began < 5
+    outcome = wait_for(lambda: [one for one in gateway.records() if one["kind"] == "outcome"])[-1]
+    assert outcome["ended"] == "client_disconnected"
+    assert gateway.peak() - before < 8 * MB
 
 
 def test_a_client_that_leaves_what_is_forwarded(gateway: Gateway, tmp_path: Path) -> None:

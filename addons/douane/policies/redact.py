@@ -9,7 +9,7 @@ under the provider's name for it, before the app sees the end of the answer that
 import asyncio
 import functools
 import hashlib
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
@@ -39,6 +39,7 @@ _OF_THE_BYTES = frozenset({b"content-encoding", b"content-md5", b"digest", b"con
 _ASKING = frozenset({"system", "user"})
 """Whose word counts for where a value may go. A page that a tool has read names hosts too, and so does the model in the
 answers that come back as history: were theirs to count, an injected text need only name its own host."""
+_TOLD = 10_000
 _NO_LIMIT = 1 << 40
 """Bytes; the body was read within ``edge.max_body`` before."""
 
@@ -92,6 +93,8 @@ class _Redact:
     """Seconds."""
     open: dict[str, _Open] = field(default_factory=dict, repr=False)
     """By call id, to ``settle``."""
+    told: OrderedDict[tuple[Name, int], None] = field(default_factory=OrderedDict, repr=False)
+    """What was kept for a GET, under which name and how much: an app polls a batch, and it need not be kept each time."""
 
     def warm(self) -> None:
         """Before the first call: start what takes long to start."""
@@ -172,6 +175,11 @@ class _Redact:
 
     def _save(self, call: Call, one: _Open, answer: tuple[str, ...]) -> None:
         names = [_name(call, each) for each in (*answer, *conversations(call.path, call.document))]
+        if call.method == "GET":
+            names = [each for each in names if (each, len(call.originals)) not in self.told]
+            self.told.update(dict.fromkeys((each, len(call.originals)) for each in names))
+            while len(self.told) > _TOLD:
+                self.told.popitem(last=False)
         if names and one.history is not None:
             one.saving = self.shelf.histories.save(names, one.history(), call.at + self.remember)
 
