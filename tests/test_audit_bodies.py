@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import re
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 from typing import Any
@@ -87,6 +88,55 @@ def test_a_string_is_searched_as_it_is_meant(run: Any, scribe: Scribe) -> None:
         said = run(scribe.request(asked(f'{{"a":{inner},"b":"x","c":[{inner}]}}'.encode(), document={})))
         mail = PERSONAL("EMAIL_ADDRESS", MAIL)
         assert json.loads(said["text"]) == {"a": mail, "b": "x", "c": [mail]}
+
+
+def test_text_that_is_no_json_is_searched_whatever_its_document_is(run: Any, scribe: Scribe) -> None:
+    """An uploaded text: its document is the text itself."""
+    body = f"write to {MAIL}, {CARD}".encode()
+    said = run(scribe.request(asked(body, document=body.decode())))
+    assert MAIL not in said["text"]
+    assert CARD not in said["text"]
+
+
+def test_backslashes_at_the_end_of_a_string_end_nothing_else(run: Any, scribe: Scribe) -> None:
+    for value in ("C:\\dir\\", "\\", 'a "quoted\\" word', '\\"', "\ud800", 'x\\\\'):
+        document = {"a": value, "b": MAIL, "c": [value]}
+        said = run(scribe.request(asked(json.dumps(document).encode(), document=document)))
+        assert json.loads(said["text"]) == {"a": value, "b": PERSONAL("EMAIL_ADDRESS", MAIL), "c": [value]}
+
+
+@pytest.mark.parametrize("name", ["account", "account_number", "candidate_card", "adminPhone"])
+def test_a_name_that_holds_a_measures_letters_is_none(run: Any, scribe: Scribe, name: str) -> None:
+    said = run(scribe.request(asked(f'{{"{name}":4111111111111111}}'.encode(), document={})))
+    assert said["found"] == {"CREDIT_CARD": 1}
+
+
+def test_digits_of_fractions_stay_where_they_are(run: Any, scribe: Scribe) -> None:
+    card = PERSONAL("CREDIT_CARD", "4111111111111111")
+    body = b'[{"created":1234567},4111111111111111,0.4111111111111111,4111111111111111e5,4111111111111111.0]'
+    said = run(scribe.request(asked(body, document=[])))
+    assert said["text"] == f'[{{"created":1234567}},"{card}",0.4111111111111111,4111111111111111e5,"{card}"]'
+
+
+def test_an_address_of_few_signs_is_one(run: Any, scribe: Scribe) -> None:
+    assert run(scribe.request(asked({"a": "1::2"})))["found"] == {"IP_ADDRESS": 1}
+
+
+def test_two_names_of_one_secret_tell_it_together(run: Any, scribe: Scribe) -> None:
+    secret = "AKIA" + "Q7ZLW3TN5XKD2MVB:hunter2!x"
+    said = run(scribe.request(asked({"password": secret, "auth": secret})))
+    assert "hunter2" not in said["text"]
+
+
+@pytest.mark.parametrize("body", [
+    b"[" + b",".join(b'"text number %d here"' % n for n in range(30_000)) + b"]",
+    b"{" + b",".join(b'"keyabc%d":1' % n for n in range(20_000)) + b"}",
+    b'["' + b"1" * 200_000 + b'."]', b"[0." + b"1" * 200_000 + b"e1]", b'["' + b"\\\\" * 200_000 + b'"]',
+    b'["' + b"\\\"" * 200_000 + b'"]'])
+def test_long_bodies_take_time_in_proportion(run: Any, scribe: Scribe, body: bytes) -> None:
+    began = time.process_time()
+    run(scribe.request(asked(body, document=[])))
+    assert time.process_time() - began < 4
 
 
 def test_moments_and_measures_stay_numbers(run: Any, scribe: Scribe) -> None:

@@ -3,6 +3,7 @@
 import random
 import re
 import socket
+import unicodedata
 import warnings
 from collections.abc import Iterable
 from functools import cache
@@ -10,7 +11,7 @@ from functools import cache
 import pytest
 from bench import goods
 
-from douane.detect.prefilter import SEED, Prefilter
+from douane.detect.prefilter import SEED, Prefilter, _ascii
 from douane.detect.shadow import shadow
 from douane.detect.spans import cut, join, resolve
 from douane.detect.values import DEFAULT_ENTITIES, ENTITIES, ScanFailedError, Span, Wanted
@@ -166,6 +167,36 @@ def test_what_is_not_ascii_hides_nothing(name: str, around: str) -> None:
         text = around.format(goods.text(rng, 12, found=0.4, noise=0.1)).translate(FOREIGN[name])
         ours = kept(text, engine(Wanted(tuple(ENTITIES), 0.0)).scan(text))
         assert ours == kept(text, by_stock(text, tuple(ENTITIES), 0.0)), text
+
+
+def test_words_are_what_the_patterns_take_for_words() -> None:
+    import regex  # type: ignore[import-untyped]
+
+    told = {"digit": r"\d", "blank": r"\s", "word": r"\w"}
+    for code in range(128, 0x20000):
+        sign = chr(code)
+        ours = _ascii(sign + "\u4e00").decode()[0]
+        if unicodedata.category(sign) not in ("Cn", "Cs", "Co") and ours not in "- " and sign not in "\u017f\u212a":
+            stock = "0" if regex.match(told["digit"], sign) else "a" if regex.match(told["word"], sign) else "?"
+            assert ("0" if ours.isdigit() else ours) == stock, (hex(code), unicodedata.name(sign, ""))
+        assert not regex.match(told["blank"], sign) or ours == " "
+
+
+@pytest.mark.parametrize(("text", "found"), [
+    ("4111111111111111\u00b9", "CREDIT_CARD"), ("\u24604111 1111 1111 1111", "CREDIT_CARD"),
+    ("192.168.1.77\u00b2", "IP_ADDRESS"), ("12345678Z\u00b2", "ES_NIF"), ("\u0301::ffff:10.0.0.1", "IP_ADDRESS"),
+    ("2024-01-01 212-555-0123", "PHONE_NUMBER"),
+    ("2024-01-01 - (212) 555-0123", "PHONE_NUMBER"), ("0.75  212-555-0123", "PHONE_NUMBER"),
+    ("score 0.12345 (212) 555-0123", "PHONE_NUMBER"), ("item1\u2013212 555 0123", "PHONE_NUMBER"),
+    ("v2](212) 555-0123", "PHONE_NUMBER"), ("(0XX11) 2345-6789", "PHONE_NUMBER")])
+def test_what_stands_beside_hides_nothing(text: str, found: str) -> None:
+    assert found in {one.type for one in engine(Wanted()).scan(text)}
+
+
+def test_of_numbers_behind_a_date_each_is_found() -> None:
+    text = "2024-01-01 212-555-0123 312-555-0199 415-555-0100"
+    assert [text[one.start:one.end] for one in resolve(engine(Wanted()).scan(text))] == [
+        "212-555-0123", "312-555-0199", "415-555-0100"]
 
 
 @pytest.mark.parametrize("region", REGIONS)

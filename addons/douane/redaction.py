@@ -4,6 +4,7 @@ Law: what stands in JSON inside a text (tool-call arguments) is looked for both 
 it stays JSON. What already is a placeholder stays one: a redacted history is redacted to itself.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -57,12 +58,13 @@ class Text:
         changes: dict[Place, str] = {}
         types: list[str] = []
         whole = _outside(self.text, [(one.type, one.start, one.end) for one in found[0]])
+        starts, ends = [at for _, at, _ in whole], [to for _, _, to in whole]
         for token, meaning in self.inner:
             start, end = (token.start + 1, token.end - 1) if token.string else (token.start, token.end)
             text = self.scanned[meaning] if meaning else self.text[start:end]
             spans = ([(one.type, one.start, one.end) for one in found[meaning]] if meaning else
-                     [(kind, max(at, start) - start, min(to, end) - start) for kind, at, to in whole
-                      if at < end and to > start])
+                     [(kind, max(at, start) - start, min(to, end) - start)
+                      for kind, at, to in whole[bisect_right(ends, start):bisect_left(starts, end)]])
             if spans and not token.string:
                 spans = [(spans[0][0], 0, len(text))]  # a number goes as a whole, and becomes a string
             if spans:
@@ -99,7 +101,8 @@ def _outside(text: str, spans: list[_Span]) -> list[_Span]:
     if "<" not in text or not spans:
         return spans
     taken = [match.span() for match in LOOKS_LIKE.finditer(text)]
-    return [one for one in spans if not any(start <= one[1] and one[2] <= end for start, end in taken)]
+    starts = [start for start, _ in taken]
+    return [one for one in spans if not (at := bisect_right(starts, one[1])) or one[2] > taken[at - 1][1]]
 
 
 def _spliced(text: str, spans: list[_Span], replace: Replace) -> Written:

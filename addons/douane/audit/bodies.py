@@ -8,9 +8,10 @@ record says so; nothing is kept on trust.
 
 import asyncio
 import hashlib
+import json as json_text
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote
@@ -42,10 +43,9 @@ _LOGPROBS = re.compile(rb'logprobs[a-z_]*"\s*:\s*[\[{]')
 """In lower case."""
 _AT_ONCE = 128 * 1024
 """Bytes of a stream; a longer one is put together in a thread."""
-_STRING_AFTER = re.compile(r'\s*:\s*("[^"\\]*(?:\\.[^"\\]*)*")', re.DOTALL)
-_SCALAR = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|-?[0-9]{7,}(?![0-9.eE])', re.DOTALL)
-_WORD = re.compile(r"[a-z_]{1,64}|.{0,5}|[A-Za-z_ .,;!?'/()-]{1,19}", re.DOTALL)
-"""What no entity and no secret can be: they have a digit or an ``@``, or are longer."""
+_SCALAR = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|(?<![0-9.eE+-])-?[0-9]{7,}(?:\.0+)?(?![0-9.eE])', re.DOTALL)
+_WORD = re.compile(r"[a-z_]{1,64}|[^:]{0,5}|[A-Za-z_ .,;!?'/()-]{1,19}", re.DOTALL)
+"""What no entity and no secret can be: they have a digit or an ``@``, are longer, or (``::1``) have colons."""
 _NAME = 64
 """Characters of a member's name up to which it may tell that its value is a secret …"""
 _MEMBER = 256
@@ -54,14 +54,17 @@ _LONG = b"0000000"
 """A whole number of seven digits may be a phone's or a person's; arguments of tools have those as numbers."""
 _CREATED = b'"created":'
 _DIGITS = bytes(ord("0") if chr(code) in "0123456789" else code for code in range(256))
-_WHOLE = re.compile(rb"[0-9]{7,}+(?![.eE])")
+_RUN = re.compile(rb"([0-9]{7,}+)(?:\.0++)?(?:(?![0-9.eE])())?")
+"""A number of seven digits and more; its last group where it is whole."""
 _BEFORE_NUMBERS = (b"", b":", b"[", b",")
-_BEFORE_STRINGS = frozenset('": \t\r\n')
 _BEFORE = 256
 """Bytes before a number in which the member's name is looked for."""
-_MEASURE = re.compile(rb"_at$|_?time|date|created|expires|updated|deadline|token|count|total|duration|bytes|size|seed|max|min|"
-                      rb"limit|budget|latency|offset|^usage$", re.IGNORECASE)
-"""In the name of a member whose number is a moment or a measure."""
+_MEASURES = frozenset({
+    b"at", b"time", b"times", b"timestamp", b"ts", b"ms", b"timeout", b"ttl", b"date", b"created", b"expires", b"expiry",
+    b"updated", b"deadline", b"token", b"tokens", b"count", b"total", b"duration", b"bytes", b"size", b"seed", b"max", b"min",
+    b"limit", b"budget", b"latency", b"offset", b"usage"})
+"""Words in the name of a member whose number is a moment or a measure."""
+_WORDS_OF = re.compile(rb"[A-Z]?[a-z]+|[A-Z]+")
 _ID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|(?:req_)?[0-9a-f]{24,32}|[a-z_/]{1,64}")
 """A name that is no more than one: what request ids look like, and words."""
 _TELLING = re.compile(r"pass|pwd|secret|token(?!s)|key|auth|cred|kennwort", re.IGNORECASE)
@@ -96,7 +99,7 @@ class Scribe:
         if isinstance(call.document, dict) and (call.header(b"content-type") or b"").lower().startswith(b"multipart/"):
             written = orjson.dumps(call.document)  # its texts, as they are read
             return {**await self._said(call.principal.tenant, written, json=True), "bytes": len(raw)}
-        return await self._said(call.principal.tenant, raw, json=call.document is not None)
+        return await self._said(call.principal.tenant, raw, json=False)
 
     async def response(self, call: Call, wire: Wire | None, answer: Capture, *, json: bool = False) -> dict[str, Any] | None:
         """The provider's answer, as it came; a stream as the document that it came to. *json*: it has been read as one JSON
@@ -168,21 +171,21 @@ class Scribe:
     async def _redacted(self, tenant: str, raw: bytes, text: str) -> tuple[str, Mapping[str, int]]:
         """The same of JSON, written as it stands. A string is looked at by itself, wherever it stands; one that was found to
         hold nothing is known by its hash. Raises ScanFailedError."""
-        strings = _strings(text)
+        parts = _parts(text)
+        strings = set(parts[1::2])
         names = strings & _telling
         known, key_of = self._clean, self._clean.key
         new = [string for string in strings - _words - _telling if known.get(key_of(tenant, string)) is None]
         changes, fresh = _sorted(new, names)
-        fresh.update((number, Text(number, (number,))) for number in _numbers(raw))
+        fresh.update((token, Text(number, (number,))) for token, number in _numbers(raw))
         if fresh:
             changes.update(await self._changed(tenant, fresh))
             for string in new:
-                if _written(string) in fresh.keys() - changes.keys() and string not in names:
+                token = _written(string)
+                if token in fresh and token not in changes and string not in names:
                     known.put(key_of(tenant, string), ())
-        for name, value in _told(text, names):
-            read = read_text(_meant(value))
-            if len(read.text) <= _MEMBER and (found := find_in_member(_meant(name), read.text)):
-                changes.update(await self._changed(tenant, {value: read}, found))
+        for value, secrets in _told(parts, names).items():
+            changes.update(await self._changed(tenant, {value: read_text(_meant(value))}, secrets))
         return _spliced(text, changes) if changes else (text, _NOTHING)
 
     async def _changed(self, tenant: str, texts: Mapping[str, Text], secrets: tuple[Span, ...] = ()) -> dict[str, Written]:
@@ -272,56 +275,68 @@ def _sorted(new: Iterable[str], names: set[str]) -> tuple[dict[str, Written], di
     return left_out, fresh
 
 
-def _strings(text: str) -> set[str]:
-    """What stands between the quotes of each string of the JSON *text*: as it is written, but for escaped backslashes and
-    quotes, which are marked by a NUL, that no JSON holds. So ``split`` can be used: a fifth of what a pattern takes."""
+def _parts(text: str) -> list[str]:
+    """The JSON *text* between its quotes: what stands outside of strings and within them, in turns. A string is as it is
+    written, but for escaped backslashes and quotes, which are marked by a NUL, that no JSON holds. So ``split`` can be used: a
+    fifth of what a pattern takes."""
     if '\\"' in text:
-        text = text.replace("\\\\", "\0\\").replace('\\"', "\0'")
-    return set(text.split('"')[1::2])
+        text = text.replace("\\\\", "\0b").replace('\\"', "\0q")
+    return text.split('"')
 
 
 def _written(string: str) -> str:
-    """One of :func:`_strings`, with its quotes, as the text has it."""
+    """A string of :func:`_parts`, with its quotes, as the text has it."""
     if "\0" in string:
-        string = string.replace("\0'", '\\"').replace("\0\\", "\\\\")
+        string = string.replace("\0q", '\\"').replace("\0b", "\\\\")
     return f'"{string}"'
 
 
 def _meant(token: str) -> str:
     """What a JSON string means; *token* has its quotes."""
-    return str(jiter.from_json(token.encode(), cache_mode="none")) if "\\" in token else token[1:-1]
+    if "\\" not in token:
+        return token[1:-1]
+    try:
+        return str(jiter.from_json(token.encode(), cache_mode="none"))
+    except ValueError:  # half of a surrogate pair
+        return str(json_text.loads(token, strict=False))
 
 
-def _numbers(raw: bytes) -> Iterator[str]:
-    """Whole numbers of JSON that could be somebody's, and what looks like one within a string."""
+def _numbers(raw: bytes) -> Iterator[tuple[str, str]]:
+    """Whole numbers of JSON that could be somebody's, as they are written and as digits; and what looks like one within a
+    string."""
     digits = raw.translate(_DIGITS)
     at = digits.find(_LONG)
     while at >= 0:
-        if raw.endswith(_CREATED, 0, at):  # in each answer of OpenAI's, most often alone
-            at = digits.find(_LONG, at + 10)
-            continue
-        number = _WHOLE.match(raw, at)
-        end = number.end() if number is not None else at + len(_LONG)
-        before = raw[:at].rstrip(b"-") if at < _BEFORE else raw[at - _BEFORE:at].rstrip(b"-")
-        before = before.rstrip(b" \t\r\n")
-        name = before[:-1].rstrip(b" \t\r\n")[:-1].rpartition(b'"')[2] if before.endswith(b":") else b""
-        if number is not None and before[-1:] in _BEFORE_NUMBERS and not (name and _MEASURE.search(name)):
-            yield ("-" if raw[at - 1:at] == b"-" else "") + number[0].decode()
+        run = _RUN.match(raw, at)
+        end = at + len(_LONG) if run is None else run.end(1)
+        if run is not None and run[2] is not None and not raw.endswith(_CREATED, 0, at):
+            before = raw[max(at - _BEFORE, 0):at]
+            sign = "-" if before.endswith(b"-") else ""
+            before = before.removesuffix(b"-").rstrip(b" \t\r\n")
+            name = before[:-1].rstrip(b" \t\r\n")[:-1].rpartition(b'"')[2] if before.endswith(b":") else b""
+            if before[-1:] in _BEFORE_NUMBERS and not _is_measure(name):
+                yield sign + run[0].decode(), sign + run[1].decode()
         at = digits.find(_LONG, end)
 
 
-def _told(text: str, names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """(name, value), with their quotes, for each member called by one of *names* whose value is a string."""
-    for name in names:
-        token = _written(name)
-        at = text.find(token)
-        while at >= 0:
-            at += len(token)
-            if text[at:at + 1] in _BEFORE_STRINGS and text[at + 1:at + 2] in _BEFORE_STRINGS:
-                match = _STRING_AFTER.match(text, at)
-                if match is not None:
-                    yield token, match[1]
-            at = text.find(token, at)
+def _is_measure(name: bytes) -> bool:
+    """Whether a member's number is a moment or a measure, by a word of its *name*."""
+    return not _MEASURES.isdisjoint(word.lower() for word in _WORDS_OF.findall(name))
+
+
+def _told(parts: Sequence[str], names: Collection[str]) -> dict[str, tuple[Span, ...]]:
+    """What the members called by one of *names* tell of their values, which are strings: by value, with its quotes."""
+    found: dict[str, tuple[Span, ...]] = {}
+    if not names:
+        return found
+    for name, between, value in zip(parts[1::2], parts[2::2], parts[3::2], strict=False):
+        if name in names and len(value) <= 6 * _MEMBER and between.strip() == ":":
+            token = _written(value)
+            text = _meant(token)
+            secrets = find_in_member(_meant(_written(name)), text) if len(text) <= _MEMBER else ()
+            if secrets:
+                found[token] = _together(found.get(token, ()), secrets)
+    return found
 
 
 def _spliced(text: str, changes: Mapping[str, Written]) -> tuple[str, Counter[str]]:

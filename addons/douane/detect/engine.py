@@ -147,10 +147,11 @@ class Engine:
     def _by_pattern(self, text: str) -> Iterator[Span]:
         for (name, recognizer, whole), spans in self._likely(text):
             dark = shadow(text, [(0, len(text))] if whole else spans)
-            found = [one for one in recognizer.analyze(dark.text, [name], _NO_TOKENS) if one.score >= self._threshold]
-            for one in EntityRecognizer.remove_duplicates(found):
-                start = dark.back(one.start)
-                yield Span(one.entity_type, start, start + one.end - one.start, one.score)
+            found = {(one.start, one.end, one.score) for one in recognizer.analyze(dark.text, [name], _NO_TOKENS)
+                     if one.score >= self._threshold}
+            for at, end, score in found:
+                start = dark.back(at)
+                yield Span(name, start, start + end - at, score)
 
     def _likely(self, text: str) -> Iterator[tuple[_Detector, Iterable[tuple[int, int]]]]:
         """Who may find something in *text*, and where."""

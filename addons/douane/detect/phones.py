@@ -10,7 +10,7 @@ from itertools import zip_longest
 import phonenumbers
 import regex  # type: ignore[import-untyped]
 from phonenumbers import PhoneMetadata
-from presidio_analyzer import EntityRecognizer, RecognizerResult, predefined_recognizers
+from presidio_analyzer import RecognizerResult, predefined_recognizers
 from presidio_analyzer.nlp_engine import NlpArtifacts
 
 __all__ = ["ENDS", "REGIONS", "Phones"]
@@ -19,17 +19,18 @@ REGIONS = ("US", "GB", "DE", "FR", "IL", "IN", "BR")
 """Whose numbers are read as they are written at home; with ``+`` and a country code any is. Presidio's own list (in which two
 are misspelt), without Canada: its numbers are read by the rules of the US."""
 
-ENDS = r"\d(?:[-x/ .()\[\]~]{0,4}\d){6}"
+ENDS = r"\d(?:[-xX/ .()\[\]~]{0,4}\d){6}"
 """What ASCII text that holds a number holds, for the prefilter."""
-_PUNCTUATION = ("-x\u2010-\u2015\u2212\u30fc\uff0d-\uff0f \u00a0\u00ad\u200b\u2060\u3000()\uff08\uff09\uff3b\uff3d"
+_PUNCTUATION = ("-xX\u2010-\u2015\u2212\u30fc\uff0d-\uff0f \u00a0\u00ad\u200b\u2060\u3000()\uff08\uff09\uff3b\uff3d"
                 ".\\[\\]/~\u2053\u223c\uff5e")
 _NUMBER = regex.compile(rf"\d(?:[{_PUNCTUATION}]{{0,4}}+\d){{6,}}+")
 """Seven digits and more with what phonenumbers takes for punctuation between them."""
 _NO_PHONE = regex.compile(
     r"(?:19|20)\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])(?!\d|-\d)|0\.\d++(?![-x./~#]|\s\d)|"
-    r"\d++[a-df-wyz]|(?<=[a-z])\d++(?![-x(.\s/~#])", regex.IGNORECASE)
+    r"\d++[a-df-wyz]|(?<=[a-z])\d++(?![-x(.\s/~#\]\u2010-\u2015\uff08])", regex.IGNORECASE)
 """An ISO date or a fraction, which phonenumbers takes for numbers in Germany; digits that touch a letter: it takes none of
 those, but is slow to say so."""
+_DIGIT = regex.compile(r"\d")
 _LEAD, _EXTENSION = regex.compile(r"(?r)\D{0,12}"), 24
 _PLAIN = regex.compile(r"[0-9 ()/.\[\]~-]+")
 """A candidate that is a number of the region itself, and nothing else: no ``+``, no extension, no carrier's code."""
@@ -95,14 +96,25 @@ class Phones(predefined_recognizers.PhoneRecognizer):
         found: list[RecognizerResult] = []
         matches = list(_NUMBER.finditer(text))
         for match, after in zip_longest(matches, matches[1:]):
-            if _NO_PHONE.match(text, match.start()):
+            begin = _begin(text, match.start(), match.end())
+            if begin is None:
                 continue
-            start = _LEAD.match(text, 0, match.start()).start()
+            start = _LEAD.match(text, 0, begin).start()
             piece = text[start:min(match.end() + _EXTENSION, after.start() if after else len(text))]
             for region in self._each:
                 results = [RecognizerResult("PHONE_NUMBER", one.start + start, one.end + start, self.SCORE)
                            for one in _Matcher(piece, region) if sum(map(str.isdecimal, one.raw_string)) >= 7]
                 found += results
-                if any(one.start <= match.start() and one.end >= match.end() for one in results):
+                if any(one.start <= begin and one.end >= match.end() for one in results):
                     break
-        return EntityRecognizer.remove_duplicates(found)
+        return found
+
+
+def _begin(text: str, start: int, end: int) -> int | None:
+    """Where in a run of digits a number may begin, behind dates, fractions and digits that touch a letter; None: nowhere."""
+    while (skipped := _NO_PHONE.match(text, start)) is not None:
+        following = _DIGIT.search(text, skipped.end(), end)
+        if following is None:
+            return None
+        start = following.start()
+    return start if sum(map(str.isdecimal, text[start:end])) >= 7 else None

@@ -14,7 +14,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
@@ -39,6 +39,15 @@ class _Answer(NamedTuple):
     spans: list[list[Span]]
     prefilter: str | None
     """With the first of its id: the engine's, in base64."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    wanted: Wanted
+    texts: Sequence[str]
+    seconds: float
+    gone: bool = False
+    """Nobody waits for the answer any more."""
 
 
 class _Worker:
@@ -132,21 +141,30 @@ class Pool:
 
     async def ask(self, wanted: Wanted, texts: Sequence[str], seconds: float) -> list[list[Span]]:
         """The spans of each text, as the first free worker finds them. Raises :class:`ScanFailedError`."""
-        task = asyncio.get_running_loop().create_task(self._ask(wanted, texts, seconds))
+        asked = _Asked(wanted, texts, seconds)
+        task = asyncio.get_running_loop().create_task(self._ask(asked))
         self._tasks.add(task)
         task.add_done_callback(self._done)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            asked.gone = True
+            raise
 
     def _done(self, task: asyncio.Task[list[list[Span]]]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # who asked may have gone
 
-    async def _ask(self, wanted: Wanted, texts: Sequence[str], seconds: float) -> list[list[Span]]:
+    async def _ask(self, asked: _Asked) -> list[list[Span]]:
         worker = await self._get()
-        answered = False
+        if asked.gone:  # while it waited for its turn: others wait behind it
+            self._put(worker)
+            return []
+        answered, wanted = False, asked.wanted
         try:
-            found, prefilter = await worker.ask(self._asked.setdefault(wanted, len(self._asked)), wanted, texts, seconds)
+            number = self._asked.setdefault(wanted, len(self._asked))
+            found, prefilter = await worker.ask(number, wanted, asked.texts, asked.seconds)
             answered = True
         except ScanFailedError:
             answered = worker.ready

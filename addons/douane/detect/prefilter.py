@@ -28,12 +28,16 @@ SEED_SIGNS = b"0123456789@:"
 _DASHES = frozenset("\u00ad\u2010\u2011\u2012\u2013\u2014\u2015\u2053\u2212\u223c\u30fc\uff0d\uff5e")
 """What phonenumbers takes for a dash or a tilde; other punctuation of its own is read as a blank."""
 _BLANKS = frozenset("\u200b\u2060\uff08\uff09\uff0e\uff0f\uff3b\uff3d")
+_OF_WORDS = (("\u200c", "\u200d"), ("\u24b6", "\u24e9"), ("\U0001f130", "\U0001f149"),
+             ("\U0001f150", "\U0001f169"), ("\U0001f170", "\U0001f189"))
+"""Joiners, and letters in circles and squares: of words, whatever their kind."""
 _ASCII_BY_CASE = {"\u017f": "s", "\u212a": "k"}
 """Letters that a pattern without case takes for one of ASCII."""
 
 
 def _meant(sign: str) -> str:
-    """The ASCII character that patterns take *sign* for."""
+    """The ASCII character that patterns take *sign* for. Words are what ``regex`` says (UTS 18: letters, marks, digits and
+    connectors), which leaves out what ``str.isalnum`` takes for a number: a superscript ends a word."""
     digit = unicodedata.decimal(sign, None)
     if digit is not None:
         return str(digit)
@@ -41,7 +45,9 @@ def _meant(sign: str) -> str:
         return "-"
     if sign.isspace() or sign in _BLANKS:
         return " "
-    return _ASCII_BY_CASE.get(sign) or ("a" if sign.isalnum() else "?")
+    kind = unicodedata.category(sign)
+    is_word = kind[0] in "LM" or kind in ("Nl", "Pc") or any(low <= sign <= high for low, high in _OF_WORDS)
+    return _ASCII_BY_CASE.get(sign) or ("a" if is_word else "?")
 
 
 class _Meant(dict[int, str]):
