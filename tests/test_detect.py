@@ -18,7 +18,7 @@ import uvloop
 
 from douane.detect import ScanFailedError, Scanner, Span, Wanted
 from douane.detect.memory import Memory
-from douane.detect.pool import pool
+from douane.detect.pool import _Worker, pool
 from douane.detect.spans import CHUNK, cut, join, resolve
 from tests import house
 
@@ -167,6 +167,29 @@ def test_who_goes_away_leaves_the_worker_whole() -> None:
 
 
 # -- what is kept, and by whom -----------------------------------------------------------------------------------------
+
+
+def test_what_nobody_waits_for_any_more_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One body of many questions that came too late holds up nobody behind it."""
+    asked: list[object] = []
+    real = _Worker.ask
+
+    async def counted(self: _Worker, *given: Any) -> Any:
+        asked.append(given)
+        return await real(self, *given)
+
+    async def work(scanner: Scanner) -> None:
+        await scanner.scan("acme", [MAIL])
+        monkeypatch.setattr(_Worker, "ask", counted)
+        many = [asyncio.create_task(pool().ask(Wanted(), [MAIL], 1.0)) for _ in range(50)]
+        await asyncio.sleep(0)
+        for one in many:
+            one.cancel()
+        await asyncio.gather(*many, return_exceptions=True)
+        assert await scanner.scan("acme", ["ann@example.com"]) == [(Span("EMAIL_ADDRESS", 0, 15, 1.0),)]
+
+    seen(work)
+    assert len(asked) <= 3
 
 
 def test_what_was_seen_is_not_asked_again_but_by_another_tenant() -> None:

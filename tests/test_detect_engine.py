@@ -76,7 +76,7 @@ def kept(text: str, spans: Iterable[Span]) -> tuple[Span, ...]:
 def test_the_same_spans_as_stock_presidio(entities: tuple[str, ...], threshold: float) -> None:
     rng = random.Random(20)
     found: set[str] = set()
-    for _ in range(150):
+    for _ in range(90):
         text = goods.text(rng, rng.choice((5, 30, 120)), found=rng.choice((0.02, 0.1, 0.4)), noise=0.15)
         ours = kept(text, engine(Wanted(entities, threshold)).scan(text))
         assert ours == kept(text, by_stock(text, entities, threshold))
@@ -163,7 +163,7 @@ FOREIGN = {"full-width": str.maketrans("0123456789", "０１２３４５６７�
 @pytest.mark.parametrize("around", ["{}", "é{}é", "“{}”", "日本 {} 語", "ſ{}\udcff"])
 def test_what_is_not_ascii_hides_nothing(name: str, around: str) -> None:
     rng = random.Random(name)
-    for _ in range(40):
+    for _ in range(10):
         text = around.format(goods.text(rng, 12, found=0.4, noise=0.1)).translate(FOREIGN[name])
         ours = kept(text, engine(Wanted(tuple(ENTITIES), 0.0)).scan(text))
         assert ours == kept(text, by_stock(text, tuple(ENTITIES), 0.0)), text
@@ -207,9 +207,9 @@ def test_no_number_is_missed_for_how_its_digits_look(region: str) -> None:
     shapes = ("###-####", "(###) ###-####", "0## ### ## ##", "1 ### ### ####", "00## ## #### ####", "+## ## ### ####",
               "0#### ######", "011 ## ## #### ####", "#########", "############", "0##-#######", "## 9####-####")
     found = 0
-    for _ in range(3000):
+    for _ in range(1200):
         number = "".join(str(rng.randrange(10)) if sign == "#" else sign for sign in rng.choice(shapes))
         stock = [(one.start, one.end) for one in phonenumbers.PhoneNumberMatcher(f"at {number} or", region)]
         assert [(one.start, one.end) for one in _Matcher(f"at {number} or", looked)] == stock, number
         found += len(stock)
-    assert found > 100
+    assert found > 40

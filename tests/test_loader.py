@@ -519,7 +519,7 @@ files = st.dictionaries(words, trees, max_size=6).map(
     lambda pairs: "version: 1\n" + "".join(f"{key}: {value}\n" for key, value in pairs.items()))
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files | st.text(max_size=80))
 def test_any_text_is_loaded_or_refused_line_by_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
