@@ -58,6 +58,12 @@ def balance(gateway: Gateway) -> Balance:
     return one
 
 
+def settled(gateway: Gateway) -> Balance:
+    """The balance once every call that has ended is booked: that is done behind its end."""
+    wait_for(lambda: not balance(gateway).reserved)
+    return balance(gateway)
+
+
 def post(gateway: Gateway, body: bytes) -> Got:
     with Wire.tls(gateway) as wire:
         wire.send(request(body))
@@ -74,8 +80,7 @@ def test_a_budget_runs_out_and_the_sdks_say_so_once(gateway: Gateway, provider: 
             assert chunk.id
         other.messages.create(model="claude-test", max_tokens=100, messages=asked)
         spent = [one["cost_usd"] for one in gateway.records() if one["kind"] == "outcome"]
-        wait_for(lambda: balance(gateway).reserved == 0)
-        now = balance(gateway)
+        now = settled(gateway)
         assert now.captured == round(sum(spent) * 1e9)
         assert (now.reserved, now.limit, now.account.name) == (0, 250_000_000, "dev")
         calls = [one for one in gateway.records() if one["kind"] != "event"]
@@ -99,13 +104,13 @@ def test_a_budget_runs_out_and_the_sdks_say_so_once(gateway: Gateway, provider: 
 
 def test_balances_outlast_reload_and_restart(gateway: Gateway, provider: LocalProvider) -> None:
     assert post(gateway, chat()).status == 200
-    before = balance(gateway)
+    before = settled(gateway)
     assert before.captured > 0
     gateway.policy_file.write_text(policy(provider, chain=rules("0.20 USD/day"), more="ledger: sqlite\n" + PRICED))
     with Client(gateway.data / "control.sock") as client:
         client.ask("reload")
     assert post(gateway, chat()).status == 200
-    after = balance(gateway)
+    after = settled(gateway)
     assert after.captured > before.captured
     assert after.limit == 200_000_000
     gateway.stop()
@@ -124,8 +129,7 @@ def test_douane_budget(gateway: Gateway) -> None:
     assert "no budget has been charged" in said(gateway)
     assert json.loads(said(gateway, "--json")) == []
     assert post(gateway, chat()).status == 200
-    wait_for(lambda: not balance(gateway).reserved)
-    one = balance(gateway)
+    one = settled(gateway)
     (told,) = json.loads(said(gateway, "--json"))
     assert told["scope"] == "team"
     assert told["name"] == "dev"
