@@ -171,6 +171,15 @@ def test_what_says_nothing_of_its_tokens_is_held_at_a_set_number_of_them(counter
     assert isinstance(run(counter.policy(unpriced="deny").admit(call)), Deny)
 
 
+@pytest.mark.parametrize(("provider", "document"), [
+    ("openai", {"input_file_id": "file-1", "endpoint": "/v1/chat/completions", "completion_window": "24h"}),
+    ("anthropic", {"requests": [{"custom_id": "a", "params": {"model": "claude-x", "max_tokens": 10, "messages": []}}]})])
+def test_where_only_known_sizes_may_pass_no_batch_is_made(counter: Counter, provider: str, document: Any) -> None:
+    call = asked(json.dumps(document).encode(), provider=provider, operation="batches", model="")
+    assert isinstance(run(counter.policy(unpriced="deny").admit(call)), Deny)
+    assert run(counter.policy(unpriced="deny").admit(asked(provider=provider, operation="batches", method="GET"))) == Allow()
+
+
 def test_an_unknown_price_costs_the_sum_that_is_set(counter: Counter) -> None:
     call = asked(model="unheard-of")
     assert held(run(counter.policy(unpriced=parse_unpriced("0.25 USD")).admit(call))) == USD // 4
