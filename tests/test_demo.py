@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,15 @@ def test_where_a_fact_is_broken_it_says_so_and_leaves_with_1(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def heeds_interrupts() -> Iterator[None]:
+    """A background job of a shell, as CI may be, ignores SIGINT, and so does what it starts: but not what handles it here."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_interrupts")
 def test_no_process_and_no_file_outlives_an_interrupt(tmp_path: Path) -> None:
     with subprocess.Popen(DEMO, env=environ(tmp_path), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           start_new_session=True) as process:
