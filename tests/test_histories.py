@@ -454,6 +454,42 @@ def test_never_remembers_nothing() -> None:
     assert Redact().remember == MONTH
 
 
+class Failing:
+    """A store that knows a batch, and whose disk fails the first *failures* times."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.saved: list[list[str]] = []
+
+    async def load(self, names: Sequence[Name]) -> History:
+        return History(Originals({placeholder(): MAIL}))
+
+    def save(self, names: Sequence[Name], history: History, expires_at: float) -> "asyncio.Future[None]":
+        self.saved.append([one.id for one in names])
+        done = asyncio.get_running_loop().create_future()
+        if len(self.saved) <= self.failures:
+            done.set_exception(HistoryUnavailableError("no space"))
+        else:
+            done.set_result(None)
+        return done
+
+
+def test_a_batch_that_is_asked_for_again_is_saved_until_it_is_once() -> None:
+    store = Failing(1)
+    policy = redact(store)
+    call = house.call(method="GET", path="/v1/batches/batch_1", operation="batches", principal=Principal("bot", "t", "acme"))
+    batch = {"id": "batch_1", "object": "batch", "output_file_id": "file-2"}
+
+    async def work() -> None:
+        with pytest.raises(HistoryUnavailableError):
+            await turn(policy, call, batch)
+        for _ in range(3):
+            await turn(policy, call, batch)
+
+    house.run(work())
+    assert store.saved == [["batch_1", "file-2"]] * 2
+
+
 @pytest.mark.parametrize(("text", "seconds"), [
     ("90s", 90), ("15m", 900), ("12 h", 43_200), ("30d", MONTH), ("4w", 28 * 86400), ("never", 0),
     *((wrong, None) for wrong in ("0d", "30", "d", "-1d", "1.5d", "30 days", "100000d", ""))])

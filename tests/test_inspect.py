@@ -129,10 +129,15 @@ def test_what_cannot_be_read_is_said(inspector: Inspector) -> None:
     assert (one.provider, one.operation) == ("openai", "chat")
     assert "the request cannot be read" in one.error
     assert "the answer is no JSON" in one.error
+    deep = "[" * 100_000  # no parser goes so far down
+    assert inspector.see(Recorded("POST", URL, status=200, answer=deep.encode(), answer_headers=(
+        (b"content-type", b"application/json"),))).error == "the answer is no JSON"
+    assert inspector.see(Recorded("GET", "", stream=True, frames=((True, deep),))).provider == ""
 
 
 @pytest.mark.parametrize(("text", "said"), [
     ("{}\n", "x.jsonl:1: this is no exchange"), ("\nnot json\n", "x.jsonl:2: this is no exchange"),
+    pytest.param("[" * 100_000, "x.jsonl:1: this is no exchange", id="deep"),
     ('{"request": {"method": "GET"}}\n', "x.jsonl:1: this is no exchange (KeyError: 'url')"),
     ('{"log": {"entries": [{}]}}\n', "x.jsonl: this is no HAR file"),
     (json.dumps(line(request={"method": "GET", "url": URL, "body_base64": "?"})), "a body is no base64")])

@@ -59,7 +59,7 @@ def _lines(path: Path) -> Iterator[Recorded]:
                 continue
             try:
                 yield _of_line(json.loads(line))
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
                 raise ConfigError(f"{path}:{number}: this is no exchange ({type(error).__name__}: {error}); allowed: one JSON "
                                   "object a line with request and response, or a HAR file") from None
 
@@ -118,7 +118,7 @@ def _har(path: Path) -> Iterator[Recorded]:
             yield Recorded(asked["method"].upper(), asked["url"], _without_coding(asked["headers"]),
                            (posted.get("text") or "").encode(), max(0, int(said.get("status") or 0)),
                            _without_coding(said["headers"]), answer, frames=frames)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path}: this is no HAR file ({type(error).__name__}: {error})") from None
 
 

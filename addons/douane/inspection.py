@@ -248,7 +248,7 @@ def _answered(one: Recorded, wire: Wire, framing: Framing | None, problems: list
         reading = meter.reading()
     try:
         document = json.loads(body) if framing is None else wire.assembled(body, framing)
-    except ValueError:
+    except (ValueError, RecursionError):
         if one.status < 300 and any(name == b"content-type" and b"json" in value for name, value in one.answer_headers):
             problems.append("the answer is no JSON")
         return (), reading
@@ -260,7 +260,7 @@ def _speaks(frames: Frames) -> tuple[str, str]:
     for _, text in frames[:_FIRST]:
         try:
             said = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if not isinstance(said, dict):
             continue

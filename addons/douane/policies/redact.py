@@ -79,6 +79,8 @@ class _Open:
     history: Callable[[], History] | None = None
     """Gives what is to be kept; None: nothing is."""
     saving: "asyncio.Future[None] | None" = None
+    fetched: tuple[tuple[Name, int], ...] = ()
+    """Of a GET: what is :attr:`_Redact.told` once it is saved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +178,8 @@ class _Redact:
     def _save(self, call: Call, one: _Open, answer: tuple[str, ...]) -> None:
         names = [_name(call, each) for each in (*answer, *conversations(call.path, call.document))]
         if call.method == "GET":
-            names = [each for each in names if (each, len(call.originals)) not in self.told]
-            self.told.update(dict.fromkeys((each, len(call.originals)) for each in names))
-            while len(self.told) > _TOLD:
-                self.told.popitem(last=False)
+            one.fetched = tuple(each for name in names if (each := (name, len(call.originals))) not in self.told)
+            names = [name for name, _ in one.fetched]
         if names and one.history is not None:
             one.saving = self.shelf.histories.save(names, one.history(), call.at + self.remember)
 
@@ -191,6 +191,9 @@ class _Redact:
             self._save(call, one, ())  # no answer was named, and the conversation may have grown all the same
         if one.saving is not None:
             await durable(one.saving)
+            self.told.update(dict.fromkeys(one.fetched))
+            while len(self.told) > _TOLD:
+                self.told.popitem(last=False)
 
 
 def _name(call: Call, one: str) -> Name:
