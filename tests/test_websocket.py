@@ -195,7 +195,8 @@ def test_what_asks_for_nothing_is_in_the_log_before_the_provider_hears_it(gatewa
     with saying(sockets, listen):
         session = asyncio.run(go())
     mine = [[one for one in told if one["session"] == session] for told in then]
-    assert [len(told) for told in mine] == [1, 2, 3, 3], "sound is told once"
+    assert all(len(told) >= least for told, least in zip(mine, (1, 2, 3, 3), strict=True)), "the next may be told by then"
+    assert len(mine[-1]) == 3, "sound is told once"
     first, second, third = mine[-1]
     assert json.loads(first["request"]["text"])["session"]["instructions"].startswith("You serve <EMAIL_ADDRESS_")
     assert "hello" in second["request"]["text"]
