@@ -73,6 +73,7 @@ class Metrics(Collector):
         self._failed: dict[str, int] = {}
         self._through: dict[str, int] = {}
         self._tunnels: dict[str, int] = {}
+        self._overshot = [0.0, 0.0]
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -112,6 +113,10 @@ class Metrics(Collector):
     def failed_closed(self, code: str) -> None:
         self._failed[code] = self._failed.get(code, 0) + 1
 
+    def overshot(self, usd: float) -> None:
+        self._overshot[0] += 1
+        self._overshot[1] += usd
+
     def let_through(self, name: str) -> None:
         self._through[name] = self._through.get(name, 0) + 1
 
@@ -134,6 +139,8 @@ class Metrics(Collector):
                           {(name,): histogram for name, histogram in self._policies.items()})
         yield _counter("douane_failed_closed", "Calls refused because something failed, not because of what they were",
                        "code", self._failed)
+        yield CounterMetricFamily("douane_overshot_calls", "Calls that cost more than was held for them", self._overshot[0])
+        yield CounterMetricFamily("douane_overshot_usd", "What they cost beyond that", self._overshot[1])
         yield _counter("douane_let_through", "Failures of a policy that on_error: allow let pass", "policy", self._through)
         yield _counter("douane_tunnels", "Connections to hosts that are not governed", "decision", self._tunnels)
 

@@ -21,9 +21,9 @@ from douane.errors import AuditUnavailableError, DouaneError, EnvironmentFailedE
 from douane.gate import Gate
 from douane.histories.base import Shelf
 from douane.histories.sqlite import SqliteHistories
-from douane.ledger.charge import recorded
+from douane.ledger.base import NOTHING_SPENT, Spent
+from douane.ledger.charge import UNKNOWN, recorded
 from douane.ledger.sqlite import SqliteLedger
-from douane.ledger.till import Till
 from douane.loader import Loaded, load, tls_names
 from douane.logs import where
 from douane.objects.base import Register
@@ -39,9 +39,6 @@ __all__ = ["House", "Office", "open_house", "open_office", "overrides"]
 
 log = logging.getLogger("douane.gateway")
 
-_JUDGED_SECONDS = 3600.0
-"""No call is judged for so long."""
-
 
 @dataclass(frozen=True, slots=True)
 class Office:
@@ -51,9 +48,8 @@ class Office:
     tokens: Tokens
     prices: Prices
     audit: AuditLog | None
-    till: Till = field(default_factory=Till)
     ledger: SqliteLedger | None = None
-    """Behind the till; None: nothing can be reserved (benchmarks without budgets only)."""
+    """None: nothing can be reserved (benchmarks without budgets only)."""
     data_key: DataKey = field(default_factory=DataKey)
     scribe: Scribe | None = None
     """Writes bodies into the audit log; None: it holds none, whatever its level."""
@@ -65,12 +61,11 @@ class Office:
 
     def load(self, policies: Path) -> Loaded:
         """The folder read anew, for the same people, ledger and keys. Raises ConfigError."""
-        return load(policies, tokens=self.tokens, till=self.till, data_key=self.data_key, shelf=self.shelf,
-                    register=self.register)
+        return load(policies, tokens=self.tokens, data_key=self.data_key, shelf=self.shelf, register=self.register)
 
     def adopt(self, gate: Gate, loaded: Loaded) -> None:
         """Swap: exchanges that open from now on have the new chain and prices."""
-        gate.prices = self.till.prices = self.prices.with_overrides(overrides(loaded))
+        gate.prices = self.prices.with_overrides(overrides(loaded))
         gate.adopt(loaded.chain)
         self.warm(loaded.chain)
 
@@ -148,15 +143,15 @@ def open_house(places: Places) -> House:
 def open_office(policies: Path, data: Path, *, workers: int = 1) -> Office:
     """The policies of one folder over the files of another. *workers*: how many processes may share the data folder, each
     with a chain of records of its own. Nothing stays open where it fails. Raises ConfigError, EnvironmentFailedError."""
-    tokens, till, data_key, shelf, register = Tokens(), Till(), DataKey(), Shelf(), Register()
-    loaded = load(policies, tokens=tokens, till=till, data_key=data_key, shelf=shelf, register=register)
+    tokens, data_key, shelf, register = Tokens(), DataKey(), Shelf(), Register()
+    loaded = load(policies, tokens=tokens, data_key=data_key, shelf=shelf, register=register)
     private_folder(data)
     data_key.give(open_data_key(data / "secret.key"))
     prices = Prices.open(data, price_lists(loaded), overrides(loaded))
     with ExitStack() as undo:
         audit = open_log(data / "audit", node_name(os.environ), workers)
         undo.callback(audit.close)
-        ledger = SqliteLedger.open(data)
+        ledger = SqliteLedger(data, audit.node)
         undo.callback(ledger.close)
         histories = SqliteHistories.open(data, data_key)
         undo.callback(histories.close)
@@ -164,31 +159,37 @@ def open_office(policies: Path, data: Path, *, workers: int = 1) -> Office:
         closed = close_orphans(audit, time.time)
         if closed:
             log.warning("calls of a gateway that died were closed as unknown", extra={"calls": closed})
-        till.ledger, till.prices, shelf.histories = ledger, prices, histories
+        shelf.histories = histories
         register.give(SqliteObjects(histories, data_key))
         undo.pop_all()
-    return Office(loaded, tokens, prices, audit, till, ledger, data_key, Scribe(data_key, Scanner(Wanted())), shelf,
+    return Office(loaded, tokens, prices, audit, ledger, data_key, Scribe(data_key, Scanner(Wanted())), shelf,
                   register, histories)
 
 
 def recover(ledger: SqliteLedger, audit: AuditLog, folder: Path) -> None:
-    """Book what a gateway that died had not: calls whose outcome is recorded at what that says, calls without one at what they
-    reserved. What was held longer ago than any call is judged, for a call of which no log that reaches so far back knows, never
-    left: it is void. Raises EnvironmentFailedError."""
-    spent: dict[str, int | None] = dict.fromkeys(orphan["id"] for orphan in audit.orphans)
-    held = {call: at for call, at in ledger.held().items() if call not in spent}
-    told = last_words(folder, held)
-    for call, at in held.items():
-        said = told.get(call)
-        if said is None:
-            if at < time.time() - _JUDGED_SECONDS and reaches_back(folder, at):
-                spent[call] = 0
-        elif said["kind"] == "outcome":
-            try:
-                spent[call] = recorded(said)
-            except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-                log.warning("an outcome cannot be booked, and what it held stays: %s", where(error), extra={"douane_id": call})
-    ledger.recover(spent)
+    """Book what gateways that died had not, ours and those whose log nobody holds: calls whose outcome is recorded at what that
+    says, calls without one at what they reserved. A call of which its log knows nothing, and reaches so far back, never left:
+    what it holds is void. Raises EnvironmentFailedError."""
+    for owner in ledger.owners():
+        if owner != ledger.owner and ledger.is_alive(owner):
+            continue
+        held = ledger.held(owner)
+        told = last_words(folder, held)
+        spent: dict[str, Spent] = {}
+        for call, at in held.items():
+            said = told.get(call)
+            if said is None:
+                if reaches_back(folder, at):
+                    spent[call] = NOTHING_SPENT
+            elif said["kind"] != "outcome":
+                spent[call] = UNKNOWN
+            else:
+                try:
+                    spent[call] = recorded(said)
+                except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+                    log.warning("an outcome cannot be booked, and what it held stays: %s", where(error),
+                                extra={"douane_id": call})
+        ledger.recover(owner, spent)
 
 
 def open_log(folder: Path, node: str, workers: int) -> AuditLog:

@@ -55,7 +55,8 @@ class Gateway:
         self.house = house
         self._reloader = Reloader(loaded, self._load, lambda fresh: house.adopt(self.gate, fresh))
         self.metrics = Metrics()
-        self.gate = Gate(loaded.chain, house.audit, house.prices, self.metrics, scribe=house.scribe)
+        self.gate = Gate(loaded.chain, house.audit, house.prices, self.metrics, scribe=house.scribe,
+                         ledger=house.ledger)
         self.pool = Pool(proxy=loaded.upstream_proxy)
         relay = Relay(self.pool)
         governor = Governor(OnlyForwarded(relay), self.gate, proxy_door)
