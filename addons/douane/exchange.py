@@ -10,7 +10,7 @@ No sockets, no ASGI: the governor feeds it and does what it says.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,7 +23,7 @@ from douane.counted import MOST_AHEAD, ahead, counted, shows_all
 from douane.echo import EchoMask
 from douane.errors import DENIALS, RefusedError
 from douane.gate import AuditSink, Gate
-from douane.ledger.base import LedgerUnavailableError
+from douane.ledger.base import LedgerUnavailableError, Rate, Slots
 from douane.logs import where
 from douane.policy import BodyFilter
 from douane.providers.ask_usage import UsageFilter, asking
@@ -221,7 +221,9 @@ class Exchange:
         try:
             if entry.when is not None and not entry.when(self.call):
                 return None
-            return self._apply(entry, await at_once_or_within(ADMIT_SECONDS, admit(self.call)))
+            verdict = await at_once_or_within(ADMIT_SECONDS, admit(self.call))
+            denial = self._apply(entry, verdict)
+            return await self._take(entry, verdict.rates) if isinstance(verdict, (Allow, Rewrite)) and verdict.rates else denial
         except TimeoutError:
             return self._broken(entry, "did not answer in time")
         except asyncio.CancelledError:
@@ -251,6 +253,17 @@ class Exchange:
                 return verdict
             self._findings.append(Finding(entry.name, f"would_deny:{verdict.code}"))
         return None
+
+    async def _take(self, entry: Entry, rates: Sequence[Rate | Slots]) -> Deny | None:
+        """Take of the *rates* of one entry what the call needs of them: of all or of none."""
+        try:
+            denial = await self._purse.take(self.call, self.operation, rates)
+        except LedgerUnavailableError as error:
+            return self._broken(entry, "has no ledger") if entry.on_error == "allow" else Deny(error.code, error.reason)
+        if denial is not None and entry.observe:
+            self._findings.append(Finding(entry.name, f"would_deny:{denial.code}"))
+            return None
+        return denial
 
     async def _hold(self) -> Deny | None:
         """Hold what the call may come to, in all the budgets that claimed it."""
@@ -507,7 +520,7 @@ class Exchange:
                     raise
                 self._unsettled(entry.name, error)
         try:
-            self._overshot = self._purse.settle(result)
+            self._overshot = self._purse.settle(result, self.gate.clock())
         except LedgerUnavailableError as error:
             self._unsettled("budget", error)
         if self._overshot:

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 from douane.answer import Capture
 from douane.call import Call, Usage
 from douane.chain import Chain
-from douane.ledger.base import ClosedLedger, Ledger
+from douane.ledger.base import ClosedLedger
 from douane.providers.base import Wire
-from douane.purse import Most
+from douane.purse import Most, Till
 
 __all__ = ["AuditSink", "Bill", "Gate", "Observer", "Pricing", "Scribe", "new_id"]
 
@@ -97,9 +97,9 @@ class Gate:
 
     def __init__(self, chain: Chain, log: AuditSink | None, prices: Pricing, observer: Observer,
                  clock: Callable[[], float] = time.time, scribe: Scribe | None = None,
-                 ledger: Ledger | None = None) -> None:
+                 ledger: Till | None = None) -> None:
         self.chain = chain
-        self.ledger: Ledger = ClosedLedger() if ledger is None else ledger
+        self.ledger: Till = ClosedLedger() if ledger is None else ledger
         self.scribe = scribe
         """None: no bodies are kept, whatever the chain's audit level."""
         self.log = log

@@ -12,19 +12,42 @@ from typing import Protocol
 from urllib.parse import quote
 
 from douane.call import Call, Finding, Outcome
-from douane.ledger.base import NANO, NOTHING_SPENT, Account, Demand, Ledger, LedgerUnavailableError, Refused, nano
+from douane.ledger.base import (
+    NANO,
+    NOTHING_SPENT,
+    Account,
+    Demand,
+    Ledger,
+    LedgerUnavailableError,
+    Limited,
+    Limiter,
+    Rate,
+    Refused,
+    Slots,
+    Take,
+    nano,
+)
 from douane.ledger.charge import charge
 from douane.ledger.claim import Cap, Claim
 from douane.providers.base import Operation, Wire
 from douane.providers.edit import put, quoted
+from douane.providers.room import Room
 from douane.providers.wires import read_json
 from douane.size import Size, size_of
 from douane.verdict import Deny
 
-__all__ = ["Most", "Pricing", "Purse", "with_model"]
+__all__ = ["Most", "Pricing", "Purse", "Till", "with_model"]
 
 _OF_THE_BYTES = frozenset({b"content-encoding", b"content-md5", b"digest", b"content-digest"})
 """Headers of a body in which no byte can be changed."""
+
+
+_ASSUMED = 1024
+"""Tokens of output that a rate limit takes for a call which states no bound, until it has ended."""
+
+
+class Till(Ledger, Limiter, Protocol):
+    """What a purse asks of the store."""
 
 
 class Most(Protocol):
@@ -54,14 +77,16 @@ class _Owned:
 class Purse:
     """One exchange's: :meth:`claim` while the policies speak, :meth:`hold` once, :meth:`settle` at the end."""
 
-    __slots__ = ("_asked", "_at_risk", "_claims", "_demands", "_ledger", "_prices", "call", "findings", "policy", "size")
+    __slots__ = ("_asked", "_at_risk", "_claims", "_demands", "_ledger", "_prices", "_taken", "call", "findings", "policy",
+                 "size")
 
-    def __init__(self, ledger: Ledger, prices: Pricing) -> None:
+    def __init__(self, ledger: Till, prices: Pricing) -> None:
         self._ledger, self._prices = ledger, prices
         self._claims: list[_Owned] = []
         self._asked: Sequence[Demand] = ()
         """For what the ledger was asked last, and for what it was when it said yes."""
         self._demands: Sequence[Demand] = ()
+        self._taken: list[Take] = []
         self._at_risk = False
         """The ledger was asked to hold something, and may."""
         self.call: Call | None = None
@@ -112,6 +137,23 @@ class Purse:
             self.findings.append(Finding(self.policy, "downgraded"))
         return call
 
+    async def take(self, call: Call, operation: Operation | None, rates: Sequence[Rate | Slots]) -> Deny | None:
+        """Take what *call* needs of all *rates*, or of none. Raises LedgerUnavailableError."""
+        tokens = 0
+        if any(isinstance(rule, Rate) and rule.unit == "tokens" for rule in rates):
+            try:
+                tokens = sum(size_of(call, operation.wire if operation is not None else None).tokens(_ASSUMED))
+            except ValueError as error:
+                return Deny("bad_request", str(error))
+        takes = [Take(rule, tokens if isinstance(rule, Rate) and rule.unit == "tokens" else 1) for rule in rates]
+        self._taken += takes  # before the wait: whoever leaves meanwhile gives back
+        self.call = self.call or call
+        limited = await self._ledger.take(call.id, call.principal.org, call.at, takes)
+        if limited is None:
+            return None
+        del self._taken[-len(takes):]
+        return _limited(limited)
+
     async def extend(self, output: int) -> Deny | None:
         """Hold *output* tokens of output in place of those that were assumed."""
         if self.call is None or self.size is None:
@@ -126,15 +168,32 @@ class Purse:
             return self._refused(answer)
         return answer
 
-    def settle(self, outcome: Outcome) -> float:
-        """Book what came of it; it is in line when this returns. Returns the USD by which it came to more than was held.
+    def settle(self, outcome: Outcome, at: float) -> float:
+        """Book what came of it; it is in line when this returns. Returns the USD by which it came to more than was held. *at*:
+        seconds since the epoch.
         Raises LedgerUnavailableError."""
-        if not self._at_risk or self.call is None:
+        if self.call is None:
+            return 0.0
+        if self._taken:
+            back, self._taken = self._given_back(outcome), []
+            if back:
+                self._ledger.give_back(self.call.id, self.call.principal.org, at, back)
+        if not self._at_risk:
             return 0.0
         self._at_risk = False
         spent = charge(outcome) if self._demands else NOTHING_SPENT
         self._ledger.capture(self.call.id, self.call.principal.org, spent)
         return max(0.0, spent.usd / NANO - (self.reserved_usd or 0.0)) if self.reserved_usd is not None else 0.0
+
+    def _given_back(self, outcome: Outcome) -> list[Take]:
+        """Slots, and tokens that the call took too many or too few of. That it was a call stays."""
+        spent, found = charge(outcome), []
+        for one in self._taken:
+            if isinstance(one.rule, Slots):
+                found.append(one)
+            elif one.rule.unit == "tokens" and (rest := one.cost - spent.of("tokens", one.cost)):
+                found.append(Take(one.rule, rest))
+        return found
 
     # -- reckoning -------------------------------------------------------------------------------------------------
 
@@ -223,6 +282,16 @@ class Purse:
         within = "in total" if of.period == "total" else f"this {of.period}"
         return Deny("budget_exceeded", f"the budget of {whose} has {_shown(max(answer.left, 0), cap)} left {within}; "
                                        f"this call may come to {_shown(asked, cap)}", answer.retry_after)
+
+
+def _limited(limited: Limited) -> Deny:
+    rule = limited.rule
+    whose = f"{rule.key[2]} {rule.key[1][:100]!r}" if rule.key[1] else f"calls without {rule.key[2]}"
+    if isinstance(rule, Slots):
+        return Deny("rate_limited", f"{whose}: {rule.limit} calls are running, and no more may", limited.retry_after)
+    every = {1: "second", 60: "minute", 3600: "hour"}.get(rule.period, "day")
+    return Deny("rate_limited", f"{whose}: {rule.limit} {rule.unit} a {every}", limited.retry_after,
+                room=Room(rule.unit, rule.limit, limited.remaining, limited.reset_after))
 
 
 def _both(first: Demand | None, second: Demand) -> Demand:

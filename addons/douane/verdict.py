@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from douane.call import Call, Finding
 from douane.ledger.base import Rate, Slots
 from douane.ledger.claim import Claim
+from douane.providers.room import Room
 
 __all__ = ["ALLOW", "Allow", "Deny", "Rewrite", "Verdict"]
 
@@ -37,6 +38,8 @@ class Deny:
     retry_after: float | None = None
     """Seconds."""
     findings: tuple[Finding, ...] = ()
+    room: Room | None = None
+    """Of the limit that was met."""
 
 
 type Verdict = Allow | Rewrite | Deny
