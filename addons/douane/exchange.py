@@ -25,6 +25,7 @@ from douane.errors import DENIALS, RefusedError
 from douane.gate import AuditSink, Gate
 from douane.ledger.base import LedgerUnavailableError, Rate, Slots
 from douane.logs import where
+from douane.outflow import AHEAD, STEP, Outflow
 from douane.policy import BodyFilter
 from douane.providers.ask_usage import UsageFilter, asking
 from douane.providers.base import Meter, Operation, Provider, Reading, query_keys
@@ -359,6 +360,9 @@ class Exchange:
             self._capture = Capture(EchoMask(key) if key else None)
             self._capture.framing = framing
         self._pipe = AnswerPipe(self._meter, self._filters, self.chain.edge.max_body, self._capture)
+        assumed = self._purse.assumed
+        if wire is not None and framing is not None and assumed is not None and status < 300:
+            self._pipe.outflow = Outflow(wire.deltas, framing, self.call.provider, self.call.model, assumed)
         passed = self._guarded(self._pipe.start, headers, coding, framing=open_framing)
         for name, value in passed:  # as the filters left it: a provider may echo a key here too
             if name in _REQUEST_IDS:
@@ -381,6 +385,30 @@ class Exchange:
         if not clock.first_body:
             clock.first_body = clock.last_body
         return self._guarded(self._begun().feed, chunk)
+
+    @property
+    def short(self) -> bool:
+        """Whether what the stream has said comes near what is held for it: :meth:`hold_more` before it says more."""
+        outflow = None if self._pipe is None else self._pipe.outflow
+        return outflow is not None and outflow.short
+
+    async def hold_more(self) -> Deny | None:
+        """Hold what the stream may say next. The denial: there is no room for it, and it ends here."""
+        outflow = None if self._pipe is None else self._pipe.outflow
+        if outflow is None:
+            return None
+        denial = None
+        for step in (STEP, STEP // 4):
+            wanted = outflow.tokens + AHEAD + step
+            denial = await self._purse.extend(wanted)
+            if denial is None:
+                outflow.held = wanted
+                return None
+            if denial.code != "budget_exceeded":
+                break
+        if denial is not None:
+            self.refuse(self._purse.policy, denial)
+        return denial
 
     @contextmanager
     def unread(self) -> Iterator[None]:

@@ -53,6 +53,14 @@ class _ClientLeftError(Exception):
     """The client went before its request was whole."""
 
 
+class _SpentError(Exception):
+    """Nothing more can be held for the stream that runs: it ends here."""
+
+    def __init__(self, denial: Deny) -> None:
+        super().__init__(denial.reason)
+        self.denial = denial
+
+
 class AnswerCutError(Exception):
     """Raised to the ASGI server to end a begun answer without a proper end."""
 
@@ -145,6 +153,8 @@ class _Passage:
             ended: Ended = "upstream_timeout" if error.code == "upstream_timeout" else "upstream_error"
             return self._refuse("relay", error.code, error.reason), ended
         ended = "cut" if self.exchange.forwarded else "denied"
+        if isinstance(error, _SpentError):
+            return error.denial, ended
         if isinstance(error, RefusedError):
             by = "audit" if isinstance(error, AuditUnavailableError) else "governor"
             return self._refuse(by, error.code, error.reason), ended
@@ -275,6 +285,8 @@ class _Passage:
             await self._send_head()
             with exchange.unread():
                 await self.send({"type": "http.response.body", "body": out, "more_body": not ended})
+        if not ended and exchange.short and (denial := await exchange.hold_more()) is not None:
+            raise _SpentError(denial)
 
     async def _send_head(self) -> None:
         if not self.started and self.head is not None:
