@@ -115,14 +115,14 @@ class Exchange:
 
     async def screen(self) -> Deny | None:
         """Judge by the head alone: the entries before the first that needs the body."""
-        return await self._judge(head_only=True)
+        return await self._judge(head_only=True) or self._stopped()
 
     async def admit(self, call: Call) -> Deny | None:
         """Judge the whole *call* by the remaining entries, make the filters for its answer, then make the intent
         durable. Raises AuditUnavailableError."""
         self.call = call
-        denial = (self._declare() or await self._judge(head_only=False) or await self._hold() or self._unsigned(call.body)
-                  or self._prepare())
+        denial = (self._stopped() or self._declare() or await self._judge(head_only=False) or await self._hold()
+                  or self._unsigned(call.body) or self._prepare())
         if denial is None:
             self._ask_usage()
             await self.intend()
@@ -135,7 +135,8 @@ class Exchange:
         self._judged = 0
         self._purse.forget()
         before = len(self._findings)
-        denial = self._declare() or await self._judge(head_only=False, asks=asks) or await self._hold()
+        denial = (self._stopped() or self._declare() or await self._judge(head_only=False, asks=asks)
+                  or await self._hold())
         new = [one for one in self._findings[before:] if one not in self._findings[:before]]
         self._findings[before:] = new[:max(0, MOST_FINDINGS - before)]
         return denial
@@ -196,6 +197,13 @@ class Exchange:
         denial = Deny("credential_missing", "the app signed the request with its own AWS keys, and a policy changed it since: "
                                             f"configure AWS keys for {call.provider}, so that it can be signed again")
         self.refuse("signature", denial)
+        return denial
+
+    def _stopped(self) -> Deny | None:
+        """Whether an administrator has stopped such calls."""
+        denial = self.gate.stops.deny(self.call)
+        if denial is not None:
+            self.refuse("stop", denial)
         return denial
 
     def refuse(self, by: str, denial: Deny) -> None:

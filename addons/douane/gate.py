@@ -14,6 +14,7 @@ from douane.chain import Chain
 from douane.ledger.base import ClosedLedger
 from douane.providers.base import Wire
 from douane.purse import Most, Till
+from douane.stops import StopBoard
 
 __all__ = ["AuditSink", "Bill", "Gate", "Observer", "Pricing", "Scribe", "new_id"]
 
@@ -100,6 +101,7 @@ class Gate:
                  ledger: Till | None = None) -> None:
         self.chain = chain
         self.ledger: Till = ClosedLedger() if ledger is None else ledger
+        self.stops = StopBoard()
         self.scribe = scribe
         """None: no bodies are kept, whatever the chain's audit level."""
         self.log = log

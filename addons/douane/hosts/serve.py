@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from douane.audit import record
 from douane.call import Caller
-from douane.control import ControlServer
+from douane.control import ControlServer, Operation
 from douane.edge import Decision, Refuse, decide, is_loopback
 from douane.errors import ConfigError, DouaneError, EnvironmentFailedError
 from douane.gate import Gate
@@ -26,6 +26,7 @@ from douane.hosts.door import OnlyForwarded, PlainProxy, proxy_door
 from douane.hosts.house import House
 from douane.hosts.http import HttpServer
 from douane.hosts.layers import Doorkeeper
+from douane.hosts.ledger import LedgerDesk
 from douane.hosts.proxy import ProxyListener
 from douane.hosts.reverse import Fence, ReverseApp, reverse_door
 from douane.loader import Loaded, tls_names
@@ -71,13 +72,15 @@ class Gateway:
             listeners=self.listeners,
             governs=self._governs)
         self.proxy = ProxyListener(places.proxy, self.keeper)
+        self._duties = house.duties(self.gate)
         self._admin: asyncio.Server | None = None
         self._http: asyncio.Server | None = None
         self._hourly: asyncio.Task[Any] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self.stopping = asyncio.Event()
         self._control = ControlServer(places.control, {
-            "issue": self._issue, "reload": self._reload_asked, "stop": self._stop_asked, "status": self._status})
+            "issue": self._issue, "reload": self._reload_asked, "stop": self._stop_asked, "status": self._status,
+            **self._ledger_operations()})
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -86,6 +89,8 @@ class Gateway:
             if not _on_loopback(at.host) and not self.loaded.has_principals:
                 raise ConfigError(f"{option} {at}: beyond loopback, tunnels and calls need a known principal, "
                                   "and the policy files name none with a key or a cidr beyond loopback")
+        if self._duties is not None:
+            await self._duties.start()
         await self.proxy.start()
         self._http = await self._listen(self.http_server, self.places.http, "--http")
         self._admin = await self._listen(self.admin_server, self.places.admin, "--admin")
@@ -117,6 +122,8 @@ class Gateway:
         await self.admin_server.drain(1)
         if self._hourly is not None:
             self._hourly.cancel()
+        if self._duties is not None:
+            await self._duties.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.proxy.finish()
         await self.pool.aclose()
@@ -215,6 +222,11 @@ class Gateway:
     async def _stop_asked(self, request: Mapping[str, Any], undo: contextlib.AsyncExitStack) -> dict[str, Any]:
         self.stopping.set()
         return {}
+
+    def _ledger_operations(self) -> dict[str, Operation]:
+        if self._duties is None or self.house.ledger is None:
+            return {}
+        return LedgerDesk(self.house.ledger, self.gate, self._duties).operations
 
     async def _status(self, request: Mapping[str, Any], undo: contextlib.AsyncExitStack) -> dict[str, Any]:
         host, port = self.proxy.addresses()[0][:2]
