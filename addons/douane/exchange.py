@@ -31,6 +31,7 @@ from douane.providers.ask_usage import UsageFilter, asking
 from douane.providers.base import Meter, Operation, Provider, Reading, query_keys
 from douane.providers.framing import Framing, framing_of
 from douane.purse import Purse
+from douane.size import OF_THE_BYTES
 from douane.unsearched import declare
 from douane.verdict import Allow, Deny, Rewrite, Verdict
 from douane.waiting import at_once_or_within, is_cancelled
@@ -45,8 +46,6 @@ MOST_FINDINGS = 1000
 """Of one turn of a session, whose frames nobody counts."""
 _REQUEST_IDS = (b"x-request-id", b"request-id", b"x-amzn-requestid")
 _NO_READING = Reading()
-_OF_THE_BYTES = frozenset({b"content-encoding", b"content-md5", b"digest", b"content-digest"})
-"""Headers of a body that no byte can be put into."""
 
 
 @dataclass(slots=True)
@@ -169,7 +168,7 @@ class Exchange:
         call = self.call
         if not (self.provider.includes_usage and call.stream and call.operation in ("chat", "completions")):
             return
-        if not _OF_THE_BYTES.isdisjoint(name for name, _ in call.headers):
+        if not OF_THE_BYTES.isdisjoint(name for name, _ in call.headers):
             return
         asked = asking(call.body, call.document)
         if asked is not None:
