@@ -5,12 +5,15 @@ Where there is none, tests skip and say so; where ``DOUANE_CI`` is set they fail
 """
 
 import asyncio
+import atexit
 import contextlib
+import functools
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Coroutine, Iterator
@@ -20,7 +23,7 @@ from typing import Any
 import pytest
 import redis
 
-__all__ = ["Road", "Server", "redis_server", "running"]
+__all__ = ["Road", "Server", "free_port", "program", "running", "shared"]
 
 
 class Server:
@@ -91,11 +94,14 @@ def running(folder: Path, *options: str, port: int = 0, sentinel: str = "") -> I
         server.kill()
 
 
-@pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One that no test breaks."""
-    with running(tmp_path_factory.mktemp("redis")) as server:
-        yield server
+@functools.cache
+def shared() -> Server:
+    """One for this process and those it starts, which no test breaks."""
+    folder = tempfile.TemporaryDirectory()
+    stack = contextlib.ExitStack()
+    stack.callback(folder.cleanup)
+    atexit.register(stack.close)
+    return stack.enter_context(running(Path(folder.name)))
 
 
 class Road:

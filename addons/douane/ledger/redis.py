@@ -117,7 +117,7 @@ class RedisLedger:
         if not demands:
             return Held()
         await self._known(org)
-        command = keys.reserve(call, org, self.owner, int(time.time()), demands)
+        command = keys.reserve(call, org, self.owner, int(time.time()), at, demands)
         wish = self._wish(keys.RESERVE, command, command)
         try:
             answer = await self._ask(wish)

@@ -103,9 +103,9 @@ def account_of(org: str, suffix: str, end: str) -> Account:
 # -- what the scripts are told -------------------------------------------------------------------------------------------
 
 
-def reserve(call: str, org: str, owner: str, now: int, demands: Sequence[Demand]) -> Command:
+def reserve(call: str, org: str, owner: str, now: int, at: float, demands: Sequence[Demand]) -> Command:
     tag = _tag(org)
-    keys, told = [f"{tag}hold:{call}", f"{tag}open", f"{tag}accounts", f"{tag}outbox"], [call, owner, str(now)]
+    keys, told = [f"{tag}hold:{call}", f"{tag}open", f"{tag}accounts", f"{tag}outbox"], [call, owner, str(now), str(int(at))]
     for one in demands:
         suffix = suffix_of(one.account)
         keys.append(f"{tag}account:{suffix}")

@@ -32,14 +32,14 @@ local function alert(page, outbox, now, refused)
   end
 end
 
--- Write an account, which may be new.
-local function write(page, index, now)
+-- Write an account. at: the moment of the call that opened it, where it is new.
+local function write(page, index, at)
   redis.call('HSET', page.key, 'c', whole(page.captured), 'r', whole(page.reserved), 'l', page.limit, 'a', page.alerts,
              'd', whole(page.told), 'e', page.ending)
   if not page.known then
     local ending = tonumber(page.ending)
     if ending then
-      redis.call('EXPIREAT', page.key, whole(math.max(ending, tonumber(now)) + KEEP_SECONDS))
+      redis.call('EXPIRE', page.key, whole(math.max(ending - at, 0) + KEEP_SECONDS))
     end
     redis.call('ZADD', index, ending and page.ending or '+inf', page.suffix)
     page.known = true

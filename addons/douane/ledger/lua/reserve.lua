@@ -1,10 +1,10 @@
 -- Hold amounts in all accounts of a call, or in none.
 -- KEYS: the call's hold, holds that are open, index of accounts, outbox, then the accounts.
--- ARGV: call, owner, now (seconds), then for each account: suffix, amount, limit, hard (1 or 0), alerts, end.
+-- ARGV: call, owner, now (seconds), when the call was made, then for each account: suffix, amount, limit, hard (1 or 0), alerts, end.
 -- Returns {0, number of an account that is over, ...}, or {1, number of the account that refuses, captured, reserved}.
 
 local HOLD, OPEN, INDEX, OUTBOX, FIRST, EACH = KEYS[1], KEYS[2], KEYS[3], KEYS[4], 5, 6
-local call, owner, now = ARGV[1], ARGV[2], ARGV[3]
+local call, owner, now, made, GIVEN = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), 4
 
 local held = redis.call('GET', HOLD)
 if held and string.sub(held, 1, 1) == '=' then
@@ -18,7 +18,7 @@ end
 
 local pages, over = {}, {0}
 for number = 0, #KEYS - FIRST do
-  local at = 3 + number * EACH
+  local at = GIVEN + number * EACH
   local suffix, limit = ARGV[at + 1], tonumber(ARGV[at + 3])
   local page = look(KEYS[FIRST + number], suffix)
   page.more = math.max(0, tonumber(ARGV[at + 2]) - (has[suffix] or 0))
@@ -28,7 +28,7 @@ for number = 0, #KEYS - FIRST do
     if ARGV[at + 5] ~= '' then
       page.limit, page.alerts, page.ending = ARGV[at + 3], ARGV[at + 5], ARGV[at + 6]
       alert(page, OUTBOX, now, true)
-      write(page, INDEX, now)
+      write(page, INDEX, made)
     end
     return {1, number, whole(page.captured), whole(page.reserved)}
   elseif full then
@@ -37,7 +37,7 @@ for number = 0, #KEYS - FIRST do
 end
 
 for number, page in ipairs(pages) do
-  local at = 3 + (number - 1) * EACH
+  local at = GIVEN + (number - 1) * EACH
   page.reserved = math.min(page.reserved + page.more, MOST)
   page.limit, page.alerts, page.ending = ARGV[at + 3], ARGV[at + 5], ARGV[at + 6]
   if has[page.suffix] == nil then
@@ -45,10 +45,10 @@ for number, page in ipairs(pages) do
   end
   has[page.suffix] = (has[page.suffix] or 0) + page.more
   if not page.known then
-    redis.call('ZREMRANGEBYSCORE', INDEX, '-inf', whole(tonumber(now) - KEEP_SECONDS))
+    redis.call('ZREMRANGEBYSCORE', INDEX, '-inf', whole(made - KEEP_SECONDS))
   end
   alert(page, OUTBOX, now, false)
-  write(page, INDEX, now)
+  write(page, INDEX, made)
 end
 local lines = {}
 for _, suffix in ipairs(order) do

@@ -40,7 +40,7 @@ for suffix, amount in string.gmatch(held, '(%S+) (%d+)') do
     page.reserved = math.max(page.reserved - tonumber(amount), 0)
     page.captured = math.min(page.captured + more, MOST)
     alert(page, OUTBOX, now, false)
-    write(page, INDEX, now)
+    write(page, INDEX)
   end
 end
 redis.call('SET', HOLD, mark, 'EX', TOMBSTONE_SECONDS)
