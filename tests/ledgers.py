@@ -1,4 +1,7 @@
-"""The two ledgers under one name, for tests that hold for both; and accounts to try them with."""
+"""The two ledgers under one name, for tests that hold for both; and accounts to try them with.
+
+Workers of tests import this: what only one of the ledgers needs is imported where it is used.
+"""
 
 import contextlib
 import subprocess
@@ -8,17 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from douane.ledger.base import Account, Demand, Spent, Store, Unit
-from douane.ledger.redis import RedisLedger
-from douane.ledger.sqlite import SqliteLedger
 from douane.ledger.windows import Period, window
-from douane.secrets import Secret
-from tests.house import AT
-from tests.redis_server import shared
 
-__all__ = ["DAY", "KINDS", "ORG", "TOTAL", "Shop", "account", "demands", "opened", "shop", "usd", "worker"]
+__all__ = ["AT", "DAY", "KINDS", "ORG", "TOTAL", "Shop", "account", "demands", "opened", "shop", "usd", "worker"]
 
 KINDS = ("sqlite", "redis")
 ORG = "acme"
+AT = 1_767_323_045.678
 ROOT = Path(__file__).parents[1]
 
 
@@ -39,7 +38,12 @@ def usd(amount: int) -> Spent:
 
 
 def opened(kind: str, place: str, owner: str) -> Store:
-    return SqliteLedger(Path(place), owner) if kind == "sqlite" else RedisLedger(Secret(place), owner)
+    if kind == "sqlite":
+        from douane.ledger.sqlite import SqliteLedger
+        return SqliteLedger(Path(place), owner)
+    from douane.ledger.redis import RedisLedger
+    from douane.secrets import Secret
+    return RedisLedger(Secret(place), owner)
 
 
 class Shop:
@@ -88,6 +92,7 @@ def shop(kind: str) -> Iterator[Shop]:
     """An empty one."""
     with tempfile.TemporaryDirectory() as folder:
         if kind == "redis":
+            from tests.redis_server import shared
             server = shared()
             with server.client() as client:
                 client.flushall()

@@ -30,8 +30,8 @@ from douane.ledger.base import (
     nano,
 )
 from douane.ledger.charge import UNKNOWN
-from tests.house import AT, run
-from tests.ledgers import DAY, KINDS, ORG, TOTAL, Shop, account, demands, shop, usd
+from tests.house import run
+from tests.ledgers import AT, DAY, KINDS, ORG, TOTAL, Shop, account, demands, shop, usd
 
 
 @pytest.fixture(params=KINDS)
@@ -531,7 +531,6 @@ async def one(call):
 async def work():
     await store.take("slot", ORG, AT, [Take(Slots(("x",), 1))])
     return sum(await asyncio.gather(*(one(f"{arguments[0]}-{n}") for n in range(100))))
-from tests.house import AT
 print(asyncio.run(work()), flush=True)
 sys.stdin.read()
 store.close()

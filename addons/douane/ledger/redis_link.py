@@ -79,10 +79,7 @@ class Link:
     def close(self) -> None:
         """On any thread, or after the loop has ended. What waits stays: :meth:`rest`."""
         if self._keeper is not None and self._loop is not None and not self._loop.is_closed():
-            if self._loop.is_running():
-                self._loop.call_soon_threadsafe(self._keeper.cancel)
-            if self._line is not None and not self._loop.is_running():
-                self._line.abort()
+            self._loop.call_soon_threadsafe(self._keeper.cancel)
 
     def rest(self) -> list[Wish]:
         """Takes what has not been sent."""
