@@ -93,7 +93,7 @@ ALLOWED: dict[str, frozenset[str] | set[str]] = {
     "douane.purse": {"call", "ledger", "providers", "size", "verdict"},
     "douane.edge": {"providers"},
     "douane.coding": {"call", "errors"},
-    **dict.fromkeys(under("douane.ledger"), frozenset({"ledger", "errors", "call", "background"})),
+    **dict.fromkeys(under("douane.ledger"), frozenset({"ledger", "errors", "call", "background", "secrets"})),
     "douane.chain": {"call", "edge", "policy", "providers", "verdict"},
     "douane.gate": {"answer", "call", "chain", "ledger", "providers", "purse", "stops"},
     "douane.stops": {"call", "ledger", "scopes", "verdict"},
@@ -138,7 +138,7 @@ def test_the_third_door_brings_no_server_and_no_proxy() -> None:
     """It stands in a service of somebody's own, which has a server already."""
     brought = {one for module in reached("douane.middleware") for one in imports(module)}
     assert not brought & {"mitmproxy", "uvicorn", "starlette", "uvloop"}
-    assert {module for module in reached("douane.middleware") if module.startswith("douane.hosts.")} == {"douane.hosts.house"}
+    assert {module for module in reached("douane.middleware") if module.startswith("douane.hosts.")} == {"douane.hosts.house", "douane.hosts.duties"}
 
 
 @pytest.mark.parametrize("library", ["mitmproxy", "uvicorn", "starlette"])
