@@ -138,7 +138,8 @@ def test_the_third_door_brings_no_server_and_no_proxy() -> None:
     """It stands in a service of somebody's own, which has a server already."""
     brought = {one for module in reached("douane.middleware") for one in imports(module)}
     assert not brought & {"mitmproxy", "uvicorn", "starlette", "uvloop"}
-    assert {module for module in reached("douane.middleware") if module.startswith("douane.hosts.")} == {"douane.hosts.house", "douane.hosts.duties"}
+    assert {module for module in reached("douane.middleware") if module.startswith("douane.hosts.")} == {
+        "douane.hosts.house", "douane.hosts.duties"}
 
 
 @pytest.mark.parametrize("library", ["mitmproxy", "uvicorn", "starlette"])

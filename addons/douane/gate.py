@@ -5,13 +5,13 @@ Law 8: an exchange keeps the chain it began with. ``adopt`` swaps the chain for 
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from douane.answer import Capture
 from douane.call import Call, Usage
 from douane.chain import Chain
-from douane.ledger.base import ClosedLedger
+from douane.ledger.base import Balance, ClosedLedger
 from douane.providers.base import Wire
 from douane.purse import Most, Till
 from douane.stops import StopBoard
@@ -85,6 +85,10 @@ class Observer(Protocol):
     def failed_closed(self, code: str) -> None: ...
     def overshot(self, usd: float) -> None:
         """A call cost more than was held for it."""
+        ...
+
+    def budgets(self, found: Sequence[Balance]) -> None:
+        """How the budgets stand."""
         ...
 
     def let_through(self, name: str) -> None:

@@ -26,6 +26,7 @@ STOPS_SECONDS = 0.5
 """An emergency stop holds within a second, on every node."""
 BEAT_SECONDS = 5.0
 ALERT_SECONDS = 2.0
+LOOK_SECONDS = 10.0
 RECOVER_SECONDS = 30.0
 
 
@@ -45,7 +46,8 @@ class Duties:
             await self.hear_stops()
         except LedgerUnavailableError as error:
             raise EnvironmentFailedError(f"the ledger cannot be read: {error.reason}") from None
-        for work, seconds in ((self.hear_stops, STOPS_SECONDS), (self._store.beat, BEAT_SECONDS), (self._send, ALERT_SECONDS),
+        for work, seconds in ((self.hear_stops, STOPS_SECONDS), (self._store.beat, BEAT_SECONDS),
+                              (self._send, ALERT_SECONDS), (self._look, LOOK_SECONDS),
                               (self._settle_for_the_dead, RECOVER_SECONDS)):
             self._tasks.append(asyncio.get_running_loop().create_task(self._every(seconds, work)))
 
@@ -66,6 +68,9 @@ class Duties:
     async def _send(self) -> None:
         for line in await self.courier.round(self._gate.clock()):
             raise LedgerUnavailableError(line)
+
+    async def _look(self) -> None:
+        self._gate.observer.budgets(await asyncio.to_thread(self._store.balances, self._gate.clock()))
 
     async def _settle_for_the_dead(self) -> None:
         await asyncio.to_thread(recover, self._store, self._audit)
