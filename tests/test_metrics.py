@@ -35,8 +35,8 @@ def read(metrics: Metrics) -> Samples:
     return found
 
 
-def value(samples: Samples, name: str, **labels: str) -> float:
-    return samples[name, frozenset(labels.items())]
+def value(samples: Samples, sample: str, /, **labels: str) -> float:
+    return samples[sample, frozenset(labels.items())]
 
 
 def test_before_the_first_call() -> None:
