@@ -405,8 +405,8 @@ class Exchange:
         if outflow is None:
             return None
         denial = None
-        for step in (STEP, STEP // 4):
-            wanted = outflow.tokens + AHEAD + step
+        for step in (STEP + AHEAD, (STEP + AHEAD) // 4):
+            wanted = outflow.tokens + step
             denial = await self._purse.extend(wanted)
             if denial is None:
                 outflow.held = wanted

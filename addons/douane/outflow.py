@@ -16,8 +16,9 @@ from douane.providers.framing import Frame, Framing
 __all__ = ["AHEAD", "STEP", "Outflow"]
 
 AHEAD = 768
-"""Tokens that are held beyond what was said: what may come in one piece, and what a provider may make before it learns that
-nobody listens (``counted.ahead``)."""
+"""Tokens that are held beyond what was said, at most: what may come in one piece, and what a provider may make before it
+learns that nobody listens (``counted.ahead``). A quarter of what is held, where that is less: who assumes little wants a short
+answer to pass."""
 STEP = 1024
 """Tokens by which a hold grows."""
 _FRAME = count(("",))
@@ -54,13 +55,12 @@ class Outflow:
     @property
     def short(self) -> bool:
         """Whether more must be held before more is said."""
-        if self._counted + self._pending + AHEAD <= self.held:
-            return False
-        return self.tokens + AHEAD > self.held
+        ahead = min(AHEAD, self.held // 4)
+        return self._counted + self._pending + ahead > self.held and self.tokens + ahead > self.held
 
     @property
     def tokens(self) -> int:
-        if self._pending >= _CLOSER or self._counted + self._pending + AHEAD > self.held:
+        if self._pending >= _CLOSER or self._counted + self._pending + min(AHEAD, self.held // 4) > self.held:
             self._counted += int((count(("".join(self._pieces),)) - _FRAME) * self._factor)
             self._pieces.clear()
             self._pending = 0
