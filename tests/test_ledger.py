@@ -399,6 +399,18 @@ def test_an_alert_is_one_senders_for_a_while(place: Shop) -> None:
     run(work())
 
 
+def test_more_alerts_than_one_batch_are_all_sent(ledger: Store) -> None:
+    """Whoever asks gets some, and the rest are still there for whoever asks next."""
+    async def work() -> None:
+        shares = tuple(range(1, 1002))
+        await ledger.reserve("a", ORG, AT, [Demand(DAY, 1, 1, alerts=shares)])
+        await ledger.capture("a", ORG, usd(2))
+        assert len(await ledger.due(AT, 60)) == 1000
+        assert len(await ledger.due(AT, 60)) == 1
+
+    run(work())
+
+
 # -- stops ---------------------------------------------------------------------------------------------------------------
 
 
