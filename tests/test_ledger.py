@@ -525,6 +525,22 @@ def test_slots(place: Shop) -> None:
     run(work())
 
 
+def test_a_slot_that_nobody_waited_for_is_free(ledger: Store) -> None:
+    slot = [Take(Slots(("x",), 1))]
+
+    async def work() -> None:
+        for turns in range(6):
+            asked = asyncio.ensure_future(ledger.take(f"a{turns}", ORG, AT, slot))
+            for _ in range(turns):
+                await asyncio.sleep(0.0002)
+            asked.cancel()
+            if await asyncio.gather(asked, return_exceptions=True) == [None]:
+                await ledger.give_back(f"a{turns}", ORG, AT, slot)
+        assert await ledger.take("b", ORG, AT, slot) is None
+
+    run(work())
+
+
 def test_who_begins_anew_holds_no_slot(place: Shop) -> None:
     slot = [Take(Slots(("x",), 1))]
     assert run(place.open().take("a", ORG, AT, slot)) is None

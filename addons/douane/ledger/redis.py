@@ -116,10 +116,10 @@ class RedisLedger:
     async def reserve(self, call: str, org: str, at: float, demands: Sequence[Demand]) -> Held | Refused:
         if not demands:
             return Held()
-        await self._known(org)
         command = keys.reserve(call, org, self.owner, int(time.time()), at, demands)
         wish = self._wish(keys.RESERVE, command, command)
         try:
+            await self._known(org)
             answer = await self._ask(wish)
         finally:
             if wish.sent:
