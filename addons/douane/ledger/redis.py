@@ -129,6 +129,8 @@ class RedisLedger:
         return keys.held_of(answer, at, demands)
 
     def capture(self, call: str, org: str, spent: Spent) -> Awaitable[bool]:
+        if self._closed:
+            raise LedgerUnavailableError("the ledger is closed")
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         suffixes = self._holds.pop(call, ())
         if call in self._never:

@@ -192,11 +192,12 @@ def _read(url: str) -> Place:
     login, _, hosts = given.netloc.rpartition("@")
     user, _, password = login.partition(":")
     parts = [] if scheme == "unix" else [unquote(part) for part in given.path.split("/") if part]
-    master = parts.pop(0) if kind else ""
+    master = parts.pop(0) if kind and parts else ""
     db = options.pop("db", parts.pop(0) if parts else "0")
     guides = options.pop("sentinel_password", "") if kind else ""
     files = tuple((name, options.pop(name)) for name in _FILES if name in options and scheme == "rediss")
-    if options or parts or given.fragment or bool(kind) != bool(master) or (scheme == "unix") != (not hosts):
+    if options or parts or given.fragment or bool(kind) != bool(master) or (scheme == "unix") != (not hosts) or (
+            scheme == "unix" and not given.path):
         raise ValueError
     port = _SENTINEL_PORT if kind else _PORT
     return Place(tuple(_node(one, port) for one in hosts.split(",")) if hosts else (),
