@@ -119,8 +119,7 @@ class RedisLedger:
         command = keys.reserve(call, org, self.owner, int(time.time()), at, demands)
         wish = self._wish(keys.RESERVE, command, command)
         try:
-            await self._known(org)
-            answer = await self._ask(wish)
+            answer = await self._ask_of(org, wish)
         finally:
             if wish.sent:
                 self._may_hold(call, demands)
@@ -162,11 +161,9 @@ class RedisLedger:
         if not takes:
             return None
         slots = [one for one in takes if isinstance(one.rule, Slots)]
-        if slots:
-            await self._known(org)
         wish = self._wish(keys.TAKE, keys.take(call, org, self._life, at, takes), None)
         try:
-            answer = await self._ask(wish)
+            answer = await (self._ask_of(org, wish) if slots else self._ask(wish))
         except (LedgerUnavailableError, asyncio.CancelledError):
             if wish.sent and slots and not self._closed:  # it may be done yet, and nobody would free them
                 self._return(keys.give_back(call, org, at, slots, given_up=True), None)
@@ -302,11 +299,17 @@ class RedisLedger:
                 fail(wish, f"did not answer within {ANSWER_SECONDS:g} s")
             waiting.popleft()
 
-    async def _known(self, org: str) -> None:
-        """*org* stands in the index, before anything of it does: whoever recovers finds it."""
-        if org not in self._orgs:
-            await self._now("SADD", keys.ORGS, keys.quoted(org))
-            self._orgs.add(org)
+    async def _ask_of(self, org: str, wish: Wish) -> Any:
+        """*org* stands in the index before anything of it does, so that whoever recovers finds it: once, a round trip more."""
+        if org in self._orgs:
+            return await self._ask(wish)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._now("SADD", keys.ORGS, keys.quoted(org))
+                self._orgs.add(org)
+                return await self._ask(wish)
+        except TimeoutError:
+            raise LedgerUnavailableError(f"the ledger did not answer within {ANSWER_SECONDS:g} s") from None
 
     def _may_hold(self, call: str, demands: Sequence[Demand]) -> None:
         self._never.pop(call, None)
