@@ -126,7 +126,7 @@ def test_a_failover_is_followed(tmp_path: Path) -> None:
                 assert time.monotonic() < end
                 time.sleep(0.05)
         guide = stack.enter_context(running(tmp_path / "sentinel", sentinel=(
-            f"sentinel monitor prime 127.0.0.1 {first.port} 1\nsentinel down-after-milliseconds prime 300\n"
+            f"sentinel monitor prime 127.0.0.1 {first.port} 1\nsentinel down-after-milliseconds prime 800\n"
             "sentinel failover-timeout prime 2000\n")))
         with guide.client() as client:
             end = time.monotonic() + 15
@@ -142,13 +142,20 @@ def test_a_failover_is_followed(tmp_path: Path) -> None:
             first.kill()
             running = ledger.capture("a", ORG, usd(10))
             await works(ledger, 15)
-            await until(lambda: not ledger._owed)
+            await until(lambda: not ledger._desk.owed)
             with contextlib.suppress(LedgerUnavailableError):
                 await running
 
         run(work(), 30)
         assert balance(second) == (10, 0)
-        assert [one.captured for one in ledger.balances(AT) if one.account == DAY] == [10]
+        run(until(lambda: balance_by(ledger) == [10], 10), 12)
+
+
+def balance_by(ledger: RedisLedger) -> list[int]:
+    """On a busy machine Sentinel takes the primary for dead now and then."""
+    with contextlib.suppress(EnvironmentFailedError):
+        return [one.captured for one in ledger.balances(AT) if one.account == DAY]
+    return []
 
 
 def test_a_cluster(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from douane.ledger import redis as module
+from douane.ledger import redis_desk
 from douane.ledger.base import NOTHING_SPENT, Held, LedgerUnavailableError, Rate, Slots, Take
 from douane.ledger.redis import RedisLedger
 from douane.ledger.redis_keys import RESERVE, give_back
@@ -100,7 +100,7 @@ def test_a_server_that_is_away(far: RedisLedger, server: Server, road: Road, how
             assert road.connections > opened or how != "hole", "what is lost on the road comes late, if ever"
             mend(server, road)
             await works(far)
-            await until(lambda: not far._owed)
+            await until(lambda: not far._desk.owed)
         assert not far.failure
         for number in range(99):
             assert await far.take(f"s{number}", ORG, AT, [Take(Slots(("x",), 99))]) is None, "no slot is lost"
@@ -129,7 +129,7 @@ def test_requests_to_a_server_that_is_down_do_not_wait(far: RedisLedger, road: R
             await refused_in_time(lambda: far.reserve("a", ORG, AT, demands(1)))
         assert time.monotonic() - began < 0.2
         assert not await far.capture("a", ORG, NOTHING_SPENT)
-        assert not far._owed, "what never left is not owed"
+        assert not far._desk.owed, "what never left is not owed"
 
     run(work())
 
@@ -192,7 +192,7 @@ def test_a_frozen_server_runs_late_what_was_given_up(server: Server) -> None:
         server.freeze()
         await refused_in_time(lambda: one.take("b", ORG, AT, slot))
         server.thaw()
-        await until(lambda: not one._owed)
+        await until(lambda: not one._desk.owed)
         assert await two.take("c", ORG, AT, slot) is None
 
     try:
@@ -236,7 +236,7 @@ def test_a_server_that_says_no(ledger: RedisLedger, server: Server, fail: str, m
                     assert "cannot be reached" in await refused_in_time(lambda: ledger.reserve("c", ORG, AT, demands(1)))
             finally:
                 client.execute_command(*mend.split())
-        await until(lambda: not ledger._owed)
+        await until(lambda: not ledger._desk.owed)
         await until(lambda: not ledger.failure)
 
     run(work(), 10)
@@ -325,7 +325,7 @@ def test_what_is_no_redis(server: Server) -> None:
 
 
 def test_what_is_owed_is_bounded(far: RedisLedger, server: Server, road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_OWED", 3)
+    monkeypatch.setattr(redis_desk, "OWED", 3)
 
     async def work() -> None:
         for number in range(5):
@@ -333,11 +333,11 @@ def test_what_is_owed_is_bounded(far: RedisLedger, server: Server, road: Road, m
         road.set("down")
         await until(lambda: far.failure)
         asked = [far.capture(str(number), ORG, usd(1)) for number in range(5)]
-        assert len(far._owed) == 3
+        assert len(far._desk.owed) == 3
         for one in asked:
             await refused_in_time(lambda one=one: one)  # type: ignore[misc]
         road.set("open")
-        await until(lambda: not far._owed)
+        await until(lambda: not far._desk.owed)
 
     run(work())
     assert balance(server) == (3, 20)
