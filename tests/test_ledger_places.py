@@ -138,7 +138,9 @@ def test_a_failover_is_followed(tmp_path: Path) -> None:
 
         async def work() -> None:
             assert await ledger.reserve("a", ORG, AT, demands(60)) == Held()
-            await asyncio.sleep(0.2)
+            with first.client() as client:
+                client.set("x", "")
+                assert client.wait(1, 5000) == 1, "the replica has what came before"
             first.kill()
             running = ledger.capture("a", ORG, usd(10))
             await works(ledger, 15)

@@ -1,6 +1,8 @@
 """Where Redis is: one server, a primary that Sentinel knows, or a cluster.
 
-Law 7: the URL holds a password: nothing here shows it, nor lets it stand in an error. TLS is verified.
+Law 7: the URL holds a password: nothing here shows it, nor lets it stand in an error. TLS is verified: ``rediss://…?ca=FILE``
+names another authority, ``&cert=FILE&key=FILE`` what we show the server. ``…+sentinel://…?sentinel_password=`` is what the
+Sentinels ask for; user and password are the servers'.
 
 Who is the primary, and which node has which slot, is asked through redis-py, which also serves what blocks.
 """
