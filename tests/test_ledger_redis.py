@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import logging
+import os
+import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -19,6 +21,8 @@ from douane.secrets import Secret
 from tests.house import run
 from tests.ledgers import AT, DAY, ORG, demands, usd
 from tests.redis_server import Road, Server, balance, running, until, works
+
+FULL = "DOUANE_EXAMPLES" in os.environ
 
 
 @pytest.fixture(scope="module")
@@ -319,6 +323,73 @@ def test_what_is_no_redis(server: Server) -> None:
                 line.send([])
 
     run(work())
+
+
+@pytest.mark.parametrize("seed", range(20 if FULL else 1))
+def test_whatever_happens_on_the_road_the_sums_are_right(far: RedisLedger, server: Server, road: Road, seed: int) -> None:
+    """Resets, silence, delays, a server that freezes or forgets its scripts, callers that leave: in the end each call that was
+    let through is booked once, each slot is free, and nothing else is held."""
+    dice, limit, slot = random.Random(seed), 10**6, [Take(Slots(("x",), 10**6))]
+    booked = admitted = 0
+
+    async def one(call: str) -> None:
+        nonlocal booked, admitted
+        asked = asyncio.ensure_future(far.reserve(call, ORG, AT, demands(10, limit)))
+        try:
+            await far.take(call, ORG, AT, slot)
+            if dice.random() < 0.1:
+                asked.cancel()
+            held = await asked
+        except (LedgerUnavailableError, asyncio.CancelledError):
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
+            far.capture(call, ORG, NOTHING_SPENT)
+            far.give_back(call, ORG, AT, slot)
+            return
+        assert held == Held()
+        await asyncio.sleep(dice.random() / 10)
+        spent = dice.randint(0, 20)
+        booked, admitted = booked + spent, admitted + 1
+        far.capture(call, ORG, usd(spent))
+        far.give_back(call, ORG, AT, slot)
+
+    async def break_it() -> None:
+        with server.client() as client:
+            for _ in range(10 if FULL else 5):
+                await asyncio.sleep(dice.random() / 3)
+                what = dice.choice(["reset", "hole", "delay", "freeze", "flush", "down", "once"])
+                if what == "freeze":
+                    server.freeze()
+                elif what == "flush":
+                    client.script_flush()
+                elif what == "once":
+                    road.reset_once()
+                else:
+                    road.set("open" if what == "delay" else what, 0.3 * dice.random())
+                await asyncio.sleep(dice.choice([0.02, 0.3, 1.2 if FULL else 0.4]))
+                server.thaw()
+                road.set("open")
+
+    async def work() -> None:
+        breaking = asyncio.ensure_future(break_it())
+        calls: list[asyncio.Task[None]] = []
+        while not breaking.done():
+            calls += [asyncio.ensure_future(one(f"c{len(calls) + n}")) for n in range(20)]
+            await asyncio.sleep(0.02)
+        await breaking
+        await asyncio.gather(*calls)
+        await works(far)
+        await until(lambda: not far._desk.owed, 10)
+
+    try:
+        run(work(), 60)
+    finally:
+        server.thaw()
+    assert admitted > 100
+    assert balance(server) == (booked, 0)
+    with server.client() as client:
+        assert client.keys("douane:*:slots:*") == []
+        assert client.hlen("douane:{org:acme}:open") == 1  # that of works
 
 
 # -- owed, and the end ---------------------------------------------------------------------------------------------------
