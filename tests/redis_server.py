@@ -16,14 +16,20 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
-__all__ = ["Road", "Server", "free_port", "program", "running", "shared"]
+from douane.ledger.base import Demand, Held, LedgerUnavailableError
+from douane.ledger.redis import RedisLedger, read_balances
+from douane.secrets import Secret
+from tests.ledgers import AT, DAY, ORG, TOTAL
+
+__all__ = ["Road", "Server", "balance", "free_port", "program", "running", "shared", "until",
+           "works"]
 
 
 class Server:
@@ -189,3 +195,32 @@ class Road:
                 writer.write(data)
         writer.transport.abort()
         self._writers.discard(writer)
+
+
+# -- what is asked of a ledger -------------------------------------------------------------------------------------------
+
+
+def balance(server: Server) -> tuple[int, int]:
+    """(captured, reserved)."""
+    found = {one.account: one for one in read_balances(Secret(server.url), AT)}
+    return (found[DAY].captured, found[DAY].reserved) if DAY in found else (0, 0)
+
+
+async def until(true: Callable[[], Any], seconds: float = 4.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it does not come back"
+        await asyncio.sleep(0.02)
+
+
+async def works(ledger: RedisLedger, seconds: float = 4.0) -> None:
+    """Calls are let through again."""
+    end = time.monotonic() + seconds
+    for number in range(10_000):
+        try:
+            assert await ledger.reserve(f"again{number}", ORG, AT, [Demand(TOTAL, 1, 10**6)]) == Held()
+        except LedgerUnavailableError:
+            assert time.monotonic() < end, "it does not come back"
+            await asyncio.sleep(0.02)
+            continue
+        return

@@ -66,7 +66,7 @@ CORE = under(*(f"douane.{name}" for name in (
     "chain", "policy", "call", "verdict", "errors", "secrets", "edge", "providers", "exchange", "answer", "gate", "coding")))
 OUTSIDE = {"os", "io", "pathlib", "shutil", "tempfile", "glob", "fileinput", "socket", "ssl", "select", "subprocess", "sqlite3",
            "http", "urllib", "mmap", "fcntl", "mitmproxy", "starlette", "uvicorn", "httptools", "httpx", "yaml", "cryptography",
-           "genai_prices", "prometheus_client"}
+           "genai_prices", "prometheus_client", "redis", "hiredis"}
 OPENERS = {"open", "read_text", "read_bytes", "write_text", "write_bytes"}
 
 
@@ -203,7 +203,7 @@ def test_no_check_of_ours_is_an_assert() -> None:
 # -- what a quick answer costs -----------------------------------------------------------------------------------------
 
 HEAVY = ("mitmproxy", "cryptography", "starlette", "uvicorn", "uvloop", "httptools", "genai_prices", "httpx", "yaml", "asyncio",
-         "orjson", "prometheus_client", "rich", "ssl")
+         "orjson", "prometheus_client", "rich", "ssl", "redis", "hiredis")
 
 
 def test_help_loads_nothing_heavy() -> None:

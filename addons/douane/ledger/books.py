@@ -55,7 +55,7 @@ _FOUND = "SELECT lines, open FROM hold WHERE call=?"
 _RAISE = "UPDATE hold SET lines=? WHERE call=?"
 _RESOLVE = "UPDATE hold SET open=0 WHERE call=? AND open RETURNING lines"
 _ALERT = "INSERT INTO alert (account, share, at, captured, ceiling) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-_DUE = ("SELECT org, book, scope, name, unit, period, begins, ends, share, at, alert.captured, alert.ceiling"
+_DUE = ("SELECT org, book, scope, name, unit, period, begins, ends, share, at, alert.captured, alert.ceiling, account"
         " FROM alert JOIN account ON account.id=alert.account WHERE taken <= ? ORDER BY at LIMIT 1000")
 _NEVER = 2**53
 _KNOWN = 10_000
@@ -151,8 +151,10 @@ class Books:
 
     def due(self, at: float, seconds: float) -> list[Alert]:
         rows = self.connection.execute(_DUE, (int(at),)).fetchall()
-        self.connection.execute("UPDATE alert SET taken=? WHERE taken <= ?", (int(at + seconds), int(at)))
-        return [Alert(Account(*row[:8]), *row[8:]) for row in rows]
+        until = int(at + seconds)
+        taken = [(until, row[12], row[8]) for row in rows]
+        self.connection.executemany("UPDATE alert SET taken=? WHERE account=? AND share=?", taken)
+        return [Alert(Account(*row[:8]), *row[8:12]) for row in rows]
 
     def sent(self, one: Alert) -> None:
         number, _ = self._account(one.account)

@@ -88,7 +88,7 @@ class Limits:
             key = _key(one.rule.key)
             if isinstance(one.rule, Rate):
                 full = max(self._one(_FULL, key), now) - missing(one.rule, one.cost)  # what flowed over is lost
-                self.connection.execute(_SET, (key, min(full, MOST)))
+                self.connection.execute(_SET, (key, min(max(full, 0), MOST)))
             else:
                 self.connection.execute("DELETE FROM slot WHERE key=? AND call=?", (key, call))
 

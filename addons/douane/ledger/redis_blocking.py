@@ -90,8 +90,8 @@ class Blocking:
             for org in self._orgs(redis):
                 mine = [call for call, _, _ in _open_calls(redis, org) if call in spent]
                 holds = _many(redis, [("GET", org_key(org, f"hold:{call}")) for call in mine])
-                done = _many(redis, [
-                    ("EVAL", RESOLVE.source, *resolve(call, org, now, spent[call], f"{token}.{call}", _suffixes(hold)))
+                done = self._scripts(redis, [
+                    (RESOLVE, resolve(call, org, now, spent[call], f"{token}.{call}", _suffixes(hold)))
                     for call, hold in zip(mine, holds, strict=True)])
                 found += sum(answer == 1 for answer in done)
         return found
@@ -99,7 +99,7 @@ class Blocking:
     def run(self, scripts: Sequence[tuple[Script, Command]]) -> Sequence[Any]:
         """Their answers, within a second or so."""
         with self._open(seconds=CONNECT_SECONDS) as redis:
-            return _many(redis, [("EVAL", script.source, *command) for script, command in scripts])
+            return self._scripts(redis, scripts)
 
     def balances(self, at: float) -> Sequence[Balance]:
         with self._open() as redis:
@@ -123,6 +123,16 @@ class Blocking:
 
     def _orgs(self, redis: Any) -> list[str]:
         return sorted(name_of(one.decode()) for one in redis.smembers(ORGS))
+
+    def _scripts(self, redis: Any, scripts: Sequence[tuple[Script, Command]]) -> list[Any]:
+        """The first of each brings its text; in a cluster, where the next may go to another node, all do."""
+        known: set[str] = set()
+        commands = []
+        for script, command in scripts:
+            head = ("EVALSHA", script.sha) if script.sha in known and not self.cluster else ("EVAL", script.source)
+            known.add(script.sha)
+            commands.append(head + command)
+        return _many(redis, commands)
 
 
 def _many(redis: Any, commands: Sequence[tuple[str | int, ...]]) -> list[Any]:

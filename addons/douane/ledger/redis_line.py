@@ -87,10 +87,11 @@ class Line(asyncio.Protocol):
     def send(self, wishes: Sequence[Wish]) -> None:
         if self._transport is None or self.lost.done():
             raise ConnectionResetError("the connection is lost")
+        data = b"".join([wish.packed() for wish in wishes])
         if not self.flying:
             self._heard = self._loop.time()
         self.flying.extend(wishes)
-        self._transport.write(b"".join([wish.packed() for wish in wishes]))
+        self._transport.write(data)
 
     async def greet(self, commands: Sequence[Command]) -> Sequence[Any]:
         """The answers to *commands*. Raises OSError where the line is lost."""

@@ -1,6 +1,8 @@
 """Where Redis is: one server, a primary that Sentinel knows, or a cluster.
 
-Law 7: the URL holds a password: nothing here shows it, nor lets it stand in an error. TLS is verified.
+Law 7: the URL holds a password: nothing here shows it, nor lets it stand in an error. TLS is verified: ``rediss://…?ca=FILE``
+names another authority, ``&cert=FILE&key=FILE`` what we show the server. ``…+sentinel://…?sentinel_password=`` is what the
+Sentinels ask for; user and password are the servers'.
 
 Who is the primary, and which node has which slot, is asked through redis-py, which also serves what blocks.
 """
@@ -192,11 +194,12 @@ def _read(url: str) -> Place:
     login, _, hosts = given.netloc.rpartition("@")
     user, _, password = login.partition(":")
     parts = [] if scheme == "unix" else [unquote(part) for part in given.path.split("/") if part]
-    master = parts.pop(0) if kind else ""
+    master = parts.pop(0) if kind and parts else ""
     db = options.pop("db", parts.pop(0) if parts else "0")
     guides = options.pop("sentinel_password", "") if kind else ""
     files = tuple((name, options.pop(name)) for name in _FILES if name in options and scheme == "rediss")
-    if options or parts or given.fragment or bool(kind) != bool(master) or (scheme == "unix") != (not hosts):
+    if options or parts or given.fragment or bool(kind) != bool(master) or (scheme == "unix") != (not hosts) or (
+            scheme == "unix" and not given.path):
         raise ValueError
     port = _SENTINEL_PORT if kind else _PORT
     return Place(tuple(_node(one, port) for one in hosts.split(",")) if hosts else (),

@@ -7,6 +7,7 @@ to is booked behind its end, and is never lost: it is owed while the file cannot
 where the process dies (``held``, ``recover``).
 """
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -19,7 +20,20 @@ from typing import Any
 
 from douane.errors import EnvironmentFailedError
 from douane.ledger import limits
-from douane.ledger.base import Account, Alert, Balance, Demand, Held, Limited, Refused, Spent, Stop, Take
+from douane.ledger.base import (
+    Account,
+    Alert,
+    Balance,
+    Demand,
+    Held,
+    LedgerUnavailableError,
+    Limited,
+    Refused,
+    Slots,
+    Spent,
+    Stop,
+    Take,
+)
 from douane.ledger.books import SCHEMA, Books, Numbers, known
 from douane.ledger.limits import Limits
 from douane.ledger.writer import PATIENT_MS, Writer, connect
@@ -73,7 +87,14 @@ class SqliteLedger:
         return self._books.owe(partial(Books.resolve, call=call, spent=spent))
 
     async def take(self, call: str, org: str, at: float, takes: Sequence[Take]) -> Limited | None:
-        found: Limited | None = await self._limits.ask(partial(Limits.take, call=call, at=at, takes=takes))
+        try:
+            found: Limited | None = await self._limits.ask(partial(Limits.take, call=call, at=at, takes=takes))
+        except (LedgerUnavailableError, asyncio.CancelledError):
+            slots = [one for one in takes if isinstance(one.rule, Slots)]
+            if slots:  # it may be done yet, and nobody would free them
+                with contextlib.suppress(LedgerUnavailableError):  # it is closed, and they end with this process
+                    self.give_back(call, org, at, slots)
+            raise
         return found
 
     def give_back(self, call: str, org: str, at: float, takes: Sequence[Take]) -> Awaitable[None]:
