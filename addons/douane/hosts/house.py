@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 from douane.audit import record
 from douane.audit.bodies import Scribe
 from douane.audit.log import AuditLog
-from douane.audit.read import last_words, reaches_back
+from douane.audit.read import ended_well, last_words, reaches_back
 from douane.ca import Authority
 from douane.chain import Chain
 from douane.datakey import open_data_key
@@ -35,12 +35,29 @@ from douane.pricerules import Rules
 from douane.prices import Prices
 from douane.reload import Reloader, Result
 
-__all__ = ["House", "Office", "open_house", "open_office", "overrides"]
+__all__ = ["Fittings", "House", "Office", "chain_names", "close_abandoned", "furnish", "open_house", "open_office", "overrides"]
 
 log = logging.getLogger("douane.gateway")
 
+_PATIENT_SECONDS = 5.0
 _JUDGED_SECONDS = 3600.0
 """No call is judged for so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fittings:
+    """What policies are bound to before the files behind it are open, and what outlasts a reload."""
+
+    tokens: Tokens = field(default_factory=Tokens)
+    till: Till = field(default_factory=Till)
+    data_key: DataKey = field(default_factory=DataKey)
+    shelf: Shelf = field(default_factory=Shelf)
+    register: Register = field(default_factory=Register)
+
+    def load(self, policies: Path, files: Mapping[str, bytes] | None = None) -> Loaded:
+        """The policies of a folder, or of the snapshot *files* of it. Raises ConfigError."""
+        return load(policies, tokens=self.tokens, till=self.till, data_key=self.data_key, shelf=self.shelf,
+                    register=self.register, files=files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +80,9 @@ class Office:
     histories: SqliteHistories | None = None
     """On the shelf; None: nothing can be kept of a history."""
 
-    def load(self, policies: Path) -> Loaded:
-        """The folder read anew, for the same people, ledger and keys. Raises ConfigError."""
-        return load(policies, tokens=self.tokens, till=self.till, data_key=self.data_key, shelf=self.shelf,
-                    register=self.register)
+    def load(self, policies: Path, files: Mapping[str, bytes] | None = None) -> Loaded:
+        """The folder (or its snapshot *files*) read anew, for the same people, ledger and keys. Raises ConfigError."""
+        return Fittings(self.tokens, self.till, self.data_key, self.shelf, self.register).load(policies, files)
 
     def adopt(self, gate: Gate, loaded: Loaded) -> None:
         """Swap: exchanges that open from now on have the new chain and prices."""
@@ -135,10 +151,21 @@ class House(Office):
 
 def open_house(places: Places) -> House:
     """Load, open and make what a gateway needs. Raises ConfigError, EnvironmentFailedError."""
-    office = open_office(places.policies, places.data)
+    house = with_authority(open_office(places.policies, places.data), places.certs)
     try:
-        private_folder(places.certs)
-        authority = Authority.open(places.certs, tls_names(office.loaded))
+        close_abandoned(places.data, node_name(os.environ))
+    except DouaneError:
+        house.close()
+        raise
+    return house
+
+
+def with_authority(office: Office, certs: Path, *, keeps: bool = True) -> House:
+    """*keeps* False: the CA is another process's to renew. Closes the office where it fails. Raises ConfigError,
+    EnvironmentFailedError."""
+    try:
+        private_folder(certs)
+        authority = Authority.open(certs, tls_names(office.loaded), keeps=keeps)
     except DouaneError:
         office.close()
         raise
@@ -148,13 +175,20 @@ def open_house(places: Places) -> House:
 def open_office(policies: Path, data: Path, *, workers: int = 1) -> Office:
     """The policies of one folder over the files of another. *workers*: how many processes may share the data folder, each
     with a chain of records of its own. Nothing stays open where it fails. Raises ConfigError, EnvironmentFailedError."""
-    tokens, till, data_key, shelf, register = Tokens(), Till(), DataKey(), Shelf(), Register()
-    loaded = load(policies, tokens=tokens, till=till, data_key=data_key, shelf=shelf, register=register)
+    fittings = Fittings()
+    return furnish(fittings, fittings.load(policies), data, [_worker(node_name(os.environ), one + 1) for one in range(workers)])
+
+
+def furnish(fittings: Fittings, loaded: Loaded, data: Path, chains: Sequence[str]) -> Office:
+    """Open the files behind the *fittings* that *loaded* is bound to. *chains*: names for the log; the first that no process
+    holds is taken, and what a dead process left open in it is closed. Nothing stays open where it fails. Raises ConfigError,
+    EnvironmentFailedError."""
+    till, data_key, shelf = fittings.till, fittings.data_key, fittings.shelf
     private_folder(data)
     data_key.give(open_data_key(data / "secret.key"))
     prices = Prices.open(data, price_lists(loaded), overrides(loaded))
     with ExitStack() as undo:
-        audit = open_log(data / "audit", node_name(os.environ), workers)
+        audit = open_free(data / "audit", chains)
         undo.callback(audit.close)
         ledger = SqliteLedger.open(data)
         undo.callback(ledger.close)
@@ -165,10 +199,10 @@ def open_office(policies: Path, data: Path, *, workers: int = 1) -> Office:
         if closed:
             log.warning("calls of a gateway that died were closed as unknown", extra={"calls": closed})
         till.ledger, till.prices, shelf.histories = ledger, prices, histories
-        register.give(SqliteObjects(histories, data_key))
+        fittings.register.give(SqliteObjects(histories, data_key))
         undo.pop_all()
-    return Office(loaded, tokens, prices, audit, till, ledger, data_key, Scribe(data_key, Scanner(Wanted())), shelf,
-                  register, histories)
+    return Office(loaded, fittings.tokens, prices, audit, till, ledger, data_key, Scribe(data_key, Scanner(Wanted())), shelf,
+                  fittings.register, histories)
 
 
 def recover(ledger: SqliteLedger, audit: AuditLog, folder: Path) -> None:
@@ -188,24 +222,75 @@ def recover(ledger: SqliteLedger, audit: AuditLog, folder: Path) -> None:
                 spent[call] = recorded(said)
             except (ArithmeticError, LookupError, TypeError, ValueError) as error:
                 log.warning("an outcome cannot be booked, and what it held stays: %s", where(error), extra={"douane_id": call})
-    ledger.recover(spent)
+    _patiently(lambda: ledger.recover(spent))
+
+
+def _patiently(write: Callable[[], object]) -> None:
+    """Siblings at work hold the ledger's write lock most of the time, and a start is not worth less than a call."""
+    deadline = time.monotonic() + _PATIENT_SECONDS
+    while True:
+        try:
+            write()
+        except EnvironmentFailedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 def open_log(folder: Path, node: str, workers: int) -> AuditLog:
     """The log of *node*; of ``NODE.worker-2`` where another process holds that, and so on up to *workers*.
 
     A number and not the process's id: who starts after a crash takes the dead one's place, and closes what it left open."""
-    for number in range(1, workers):
+    return open_free(folder, [_worker(node, number + 1) for number in range(workers)])
+
+
+def open_free(folder: Path, names: Sequence[str]) -> AuditLog:
+    """The first log of *names* that no other process holds. Raises EnvironmentFailedError."""
+    for name in names[:-1]:
         try:
-            return AuditLog.open(folder, _worker(node, number))
+            return AuditLog.open(folder, name)
         except EnvironmentFailedError as error:
             if not isinstance(error.__cause__, BlockingIOError):  # else it is in use
                 raise
-    return AuditLog.open(folder, _worker(node, workers))
+    return AuditLog.open(folder, names[-1])
 
 
 def _worker(node: str, number: int) -> str:
     return node if number == 1 else f"{node[:50]}.worker-{number}"
+
+
+def chain_names(node: str, slot: int) -> tuple[str, str]:
+    """The two logs of a worker's place (from 1): a successor takes the one that its predecessor does not still hold."""
+    return _worker(node, slot), f"{node[:50]}.worker-{slot}b"
+
+
+def close_abandoned(data: Path, node: str) -> int:
+    """Close what processes that are no more left open in logs of *node* that nobody holds: of a gateway that had more workers,
+    or of a worker that died when its successor had begun. Returns how many calls. Reads files and writes: in a thread where a
+    loop runs. Raises EnvironmentFailedError."""
+    folder, closed = data / "audit", 0
+    for name in (node, *sorted(path.name for path in folder.glob(f"{node[:50]}.worker-*"))):
+        if not (folder / name).is_dir() or ended_well(folder / name):
+            continue
+        with ExitStack() as undo:
+            try:
+                audit = AuditLog.open(folder, name)
+            except EnvironmentFailedError as error:
+                if isinstance(error.__cause__, BlockingIOError):  # somebody is at work in it
+                    continue
+                raise
+            undo.callback(audit.close)
+            if audit.orphans:
+                ledger = SqliteLedger.open(data)
+                undo.callback(ledger.close)
+                recover(ledger, audit, folder)
+            if orphans := close_orphans(audit, time.time):
+                log.warning("calls of a gateway that died were closed as unknown", extra={"calls": orphans})
+                closed += orphans
+            audit.append_blocking(record.event("stop", time.time(), cut=0))
+    return closed
 
 
 def close_orphans(audit: AuditLog, clock: Callable[[], float]) -> int:
