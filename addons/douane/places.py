@@ -9,7 +9,7 @@ from pathlib import Path
 
 from douane.errors import ConfigError, EnvironmentFailedError
 
-__all__ = ["Listen", "Places", "guard_process", "private_folder"]
+__all__ = ["Listen", "Places", "chain_names", "guard_process", "node_name", "private_folder"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,11 @@ def node_name(environ: Mapping[str, str]) -> str:
     """``DOUANE_NODE``, else the host's name, reduced to what makes a folder name."""
     name = environ.get("DOUANE_NODE") or socket.gethostname() or "node"
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)[:64].lstrip(".") or "node"
+
+
+def chain_names(node: str, worker: int) -> tuple[str, str]:
+    """The two logs of a worker (from 1) of *node*: a successor takes the one that its predecessor does not still hold."""
+    return node if worker == 1 else f"{node[:50]}.worker-{worker}", f"{node[:50]}.worker-{worker}b"
 
 
 def private_folder(folder: Path) -> Path:

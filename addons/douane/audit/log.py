@@ -97,6 +97,11 @@ class AuditLog:
         self._thread.start()
 
     @property
+    def node(self) -> str:
+        """The name of this log's chain."""
+        return self._journal.folder.name
+
+    @property
     def failure(self) -> str | None:
         """Why no record can be taken now; None where all is well."""
         return self._failure

@@ -2,7 +2,9 @@
 parent.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from douane import __version__
 from douane.places import Places
@@ -31,6 +33,12 @@ class Summary:
     """For which leaves are signed."""
     credentials: tuple[str, ...]
     secret_variables: tuple[str, ...]
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> "Summary":
+        """What ``asdict`` said, back from JSON."""
+        values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()}
+        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)

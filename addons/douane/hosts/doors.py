@@ -19,31 +19,29 @@ from douane.governor import Governor
 from douane.hosts.contexts import TlsContexts
 from douane.hosts.door import OnlyForwarded, PlainProxy, proxy_door
 from douane.hosts.house import House
-from douane.hosts.http import HttpServer
+from douane.hosts.http import DRAIN_SECONDS, HttpServer, listen
 from douane.hosts.layers import Doorkeeper
-from douane.hosts.mitm import BACKLOG
 from douane.hosts.proxy import ProxyListener
 from douane.hosts.reverse import Fence, ReverseApp, reverse_door
 from douane.loader import Loaded
 from douane.metrics import Metrics
-from douane.places import Listen, Places
+from douane.places import Places
 from douane.policies.authenticate import Unrecognised, recognise
 from douane.providers.hosts import unparsed
 from douane.relay import Relay
 from douane.upstream.pool import Pool
 
-__all__ = ["DRAIN_SECONDS", "Doors", "check_strangers", "listen"]
+__all__ = ["DRAIN_SECONDS", "Doors"]
 
 log = logging.getLogger("douane.gateway")
 
-DRAIN_SECONDS = 30.0
 _LOOK_SECONDS = 0.05
 
 type Sockets = Sequence[socket.socket]
 type Address = tuple[str, int]
 
 
-def check_strangers(places: Places, loaded: Loaded) -> None:
+def _check_strangers(places: Places, loaded: Loaded) -> None:
     """Raises ConfigError where a port lies beyond loopback and nobody who calls from there could be known."""
     for option, at in (("--proxy", places.proxy), ("--http", places.http)):
         if not _on_loopback(at.host) and not loaded.has_principals:
@@ -85,7 +83,7 @@ class Doors:
 
     async def open(self) -> None:
         """Listen. Raises ConfigError, EnvironmentFailedError."""
-        check_strangers(self.places, self.loaded)
+        _check_strangers(self.places, self.loaded)
         await self.proxy.start()
         try:
             self._http = await listen(self.http_server, self.places.http, "--http", self._http_sockets)
@@ -174,22 +172,6 @@ class Doors:
         log.warning("refused", extra={"host": name, "client": caller.address, "code": why.code})
         self.spawn(self.house.note(record.event("refused", self.gate.clock(), host=name, client=caller.address,
                                                 code=why.code, reason=why.reason)))
-
-
-async def listen(server: HttpServer, at: Listen, option: str, sockets: Sockets = ()) -> list[asyncio.Server]:
-    """*server* on *sockets*, else on *at*. Raises EnvironmentFailedError naming the *option* that says where."""
-    loop = asyncio.get_running_loop()
-
-    def protocol() -> asyncio.Protocol:
-        return server.protocol({}, absolute=False)
-
-    try:
-        if sockets:
-            return [await loop.create_server(protocol, sock=one, backlog=BACKLOG) for one in sockets]
-        return [await loop.create_server(protocol, at.host, at.port)]
-    except OSError as error:
-        raise EnvironmentFailedError(f"cannot listen on {at}: {error.strerror or error}; "
-                                     f"choose another with {option} HOST:PORT") from None
 
 
 def _on_loopback(host: str) -> bool:

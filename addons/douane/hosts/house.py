@@ -30,12 +30,12 @@ from douane.objects.base import Register
 from douane.objects.store import SqliteObjects
 from douane.people import Tokens
 from douane.placeholders import DataKey
-from douane.places import Places, node_name, private_folder
+from douane.places import Places, chain_names, node_name, private_folder
 from douane.pricerules import Rules
 from douane.prices import Prices
 from douane.reload import Reloader, Result
 
-__all__ = ["Fittings", "House", "Office", "chain_names", "close_abandoned", "furnish", "open_house", "open_office", "overrides"]
+__all__ = ["Fittings", "House", "Office", "close_abandoned", "furnish", "open_house", "open_office", "overrides"]
 
 log = logging.getLogger("douane.gateway")
 
@@ -176,7 +176,8 @@ def open_office(policies: Path, data: Path, *, workers: int = 1) -> Office:
     """The policies of one folder over the files of another. *workers*: how many processes may share the data folder, each
     with a chain of records of its own. Nothing stays open where it fails. Raises ConfigError, EnvironmentFailedError."""
     fittings = Fittings()
-    return furnish(fittings, fittings.load(policies), data, [_worker(node_name(os.environ), one + 1) for one in range(workers)])
+    node = node_name(os.environ)
+    return furnish(fittings, fittings.load(policies), data, [chain_names(node, one + 1)[0] for one in range(workers)])
 
 
 def furnish(fittings: Fittings, loaded: Loaded, data: Path, chains: Sequence[str]) -> Office:
@@ -243,7 +244,7 @@ def open_log(folder: Path, node: str, workers: int) -> AuditLog:
     """The log of *node*; of ``NODE.worker-2`` where another process holds that, and so on up to *workers*.
 
     A number and not the process's id: who starts after a crash takes the dead one's place, and closes what it left open."""
-    return open_free(folder, [_worker(node, number + 1) for number in range(workers)])
+    return open_free(folder, [chain_names(node, number + 1)[0] for number in range(workers)])
 
 
 def open_free(folder: Path, names: Sequence[str]) -> AuditLog:
@@ -255,15 +256,6 @@ def open_free(folder: Path, names: Sequence[str]) -> AuditLog:
             if not isinstance(error.__cause__, BlockingIOError):  # else it is in use
                 raise
     return AuditLog.open(folder, names[-1])
-
-
-def _worker(node: str, number: int) -> str:
-    return node if number == 1 else f"{node[:50]}.worker-{number}"
-
-
-def chain_names(node: str, slot: int) -> tuple[str, str]:
-    """The two logs of a worker's place (from 1): a successor takes the one that its predecessor does not still hold."""
-    return _worker(node, slot), f"{node[:50]}.worker-{slot}b"
 
 
 def close_abandoned(data: Path, node: str) -> int:

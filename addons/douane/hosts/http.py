@@ -6,15 +6,22 @@ been said for ``RESTING_SECONDS`` is closed without.
 """
 
 import asyncio
+import socket
+from collections.abc import Sequence
 from typing import Any
 
 from douane.asgi import DISCONNECT, Departure
 from douane.edge import split_authority
+from douane.errors import EnvironmentFailedError
 from douane.hosts.served import Config, HttpToolsProtocol, ServerState
+from douane.hosts.slots import BACKLOG
 from douane.hosts.sockets import MAX_MESSAGE, WebSocketProtocol
+from douane.places import Listen
 
-__all__ = ["HttpProtocol", "HttpServer"]
+__all__ = ["DRAIN_SECONDS", "HttpProtocol", "HttpServer", "listen"]
 
+DRAIN_SECONDS = 30.0
+"""What running calls have when a gateway stops."""
 MAX_HEAD = 64 * 1024
 """Bytes of request line and header fields."""
 MAX_FIELDS = 200
@@ -231,3 +238,21 @@ class HttpServer:
         if cut:
             await asyncio.wait(cut, timeout=5)
         return len(cut)
+
+
+async def listen(server: HttpServer, at: Listen, option: str, sockets: Sequence[socket.socket] = (), *,
+                 serving: bool = True) -> list[asyncio.Server]:
+    """*server* on *sockets* that are bound, else on *at*; not *serving*: the address is taken, and nothing accepted yet.
+    Raises EnvironmentFailedError naming the *option* that says where."""
+    loop = asyncio.get_running_loop()
+
+    def protocol() -> asyncio.Protocol:
+        return server.protocol({}, absolute=False)
+
+    try:
+        if sockets:
+            return [await loop.create_server(protocol, sock=one, backlog=BACKLOG) for one in sockets]
+        return [await loop.create_server(protocol, at.host, at.port, start_serving=serving)]
+    except OSError as error:
+        raise EnvironmentFailedError(f"cannot listen on {at}: {error.strerror or error}; "
+                                     f"choose another with {option} HOST:PORT") from None

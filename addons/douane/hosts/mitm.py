@@ -16,14 +16,12 @@ from douane.edge import is_loopback
 from douane.hosts.internals import AsyncioServerInstance, Context, ProxyMode, layer, server_hooks, tls
 from douane.hosts.layers import Doorkeeper, Doorway, Vetoed
 from douane.hosts.reach import AddressRefusedError, resolve
+from douane.hosts.slots import BACKLOG
 from douane.hosts.transport import DouaneHandler
 
-__all__ = ["BACKLOG", "DouaneAddon", "DouaneInstance", "DouaneMode"]
+__all__ = ["DouaneAddon", "DouaneInstance", "DouaneMode"]
 
 log = logging.getLogger("douane.edge")
-
-BACKLOG = 1024
-"""Connections that wait on a shared port while a worker is replaced."""
 
 
 class DouaneMode(ProxyMode):

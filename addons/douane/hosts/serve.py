@@ -12,9 +12,9 @@ from douane.control import ControlServer
 from douane.errors import ConfigError, DouaneError, EnvironmentFailedError
 from douane.hosts import admin
 from douane.hosts.banner import Addresses, banner
-from douane.hosts.doors import DRAIN_SECONDS, Doors, listen
+from douane.hosts.doors import DRAIN_SECONDS, Doors
 from douane.hosts.house import House
-from douane.hosts.http import HttpServer
+from douane.hosts.http import HttpServer, listen
 from douane.hosts.issue import asked, new_token, owner
 from douane.hosts.summary import summary
 from douane.loader import Loaded, tls_names
