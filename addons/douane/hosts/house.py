@@ -30,7 +30,7 @@ from douane.objects.base import Register
 from douane.objects.store import SqliteObjects
 from douane.people import Tokens
 from douane.placeholders import DataKey
-from douane.places import Places, chain_names, node_name, private_folder
+from douane.places import Places, chain_names, node_name, one_at_a_time, private_folder
 from douane.pricerules import Rules
 from douane.prices import Prices
 from douane.reload import Reloader, Result
@@ -39,6 +39,7 @@ __all__ = ["Fittings", "House", "Office", "close_abandoned", "furnish", "open_ho
 
 log = logging.getLogger("douane.gateway")
 
+_OPENING = "opening.lock"
 _PATIENT_SECONDS = 5.0
 _JUDGED_SECONDS = 3600.0
 """No call is judged for so long."""
@@ -182,13 +183,14 @@ def open_office(policies: Path, data: Path, *, workers: int = 1) -> Office:
 
 def furnish(fittings: Fittings, loaded: Loaded, data: Path, chains: Sequence[str]) -> Office:
     """Open the files behind the *fittings* that *loaded* is bound to. *chains*: names for the log; the first that no process
-    holds is taken, and what a dead process left open in it is closed. Nothing stays open where it fails. Raises ConfigError,
-    EnvironmentFailedError."""
+    holds is taken, and what a dead process left open in it is closed. Nothing stays open where it fails. Of the processes that
+    share a data folder one opens at a time: none finds a file half made, or books what another is about to. Raises
+    ConfigError, EnvironmentFailedError."""
     till, data_key, shelf = fittings.till, fittings.data_key, fittings.shelf
     private_folder(data)
     data_key.give(open_data_key(data / "secret.key"))
     prices = Prices.open(data, price_lists(loaded), overrides(loaded))
-    with ExitStack() as undo:
+    with one_at_a_time(data / _OPENING), ExitStack() as undo:
         audit = open_free(data / "audit", chains)
         undo.callback(audit.close)
         ledger = SqliteLedger.open(data)
@@ -266,7 +268,7 @@ def close_abandoned(data: Path, node: str) -> int:
     for name in (node, *sorted(path.name for path in folder.glob(f"{node[:50]}.worker-*"))):
         if not (folder / name).is_dir() or ended_well(folder / name):
             continue
-        with ExitStack() as undo:
+        with one_at_a_time(data / _OPENING), ExitStack() as undo:
             try:
                 audit = AuditLog.open(folder, name)
             except EnvironmentFailedError as error:
