@@ -68,6 +68,7 @@ class Counts:
         self.asked: list[str] = []
         self.failed: list[str] = []
         self.passed: list[str] = []
+        self.beyond = 0.0
 
     def opened(self) -> None:
         self.running += 1
@@ -86,6 +87,9 @@ class Counts:
     def let_through(self, name: str) -> None:
         self.passed.append(name)
 
+    def overshot(self, usd: float) -> None:
+        self.beyond += usd
+
 
 class Tariff:
     """A Pricing: models called ``gpt-…`` cost 1 USD a token, ten times that in the tier ``priority``; others are not known,
@@ -102,6 +106,9 @@ class Tariff:
             if cost is not None:
                 return Bill(cost, ceiling=False)
         return Bill(100.0 * (usage.input + usage.output), ceiling=True)
+
+    def at_most(self, provider: str, model: str, tokens: tuple[int, int], at: float, tier: str = "") -> Bill:
+        return self.bill(provider, (model,), Usage(*tokens), at, tier)
 
     def known(self, provider: str, model: str) -> str | None:
         return "gpt-4o" if model.startswith("gpt-") else None

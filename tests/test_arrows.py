@@ -85,12 +85,17 @@ def test_the_core_knows_no_host_and_opens_no_file(module: str) -> None:
 
 
 ALLOWED: dict[str, frozenset[str] | set[str]] = {
-    "douane.call": {"secrets"}, "douane.verdict": {"call"}, "douane.errors": set(), "douane.secrets": set(),
-    "douane.policy": {"call", "verdict", "policies", "placeholders", "histories", "ledger", "providers"},
+    "douane.call": {"secrets"}, "douane.verdict": {"call", "ledger", "providers"},
+    "douane.errors": set(), "douane.secrets": set(),
+    "douane.policy": {"call", "verdict", "policies", "placeholders", "histories", "providers", "tiers"},
+    "douane.scopes": {"call"}, "douane.tiers": {"units"}, "douane.units": {"ledger"},
+    "douane.size": {"call", "ledger", "policy", "providers"},
+    "douane.purse": {"call", "ledger", "providers", "size", "verdict"},
     "douane.edge": {"providers"},
     "douane.coding": {"call", "errors"},
     **dict.fromkeys(under("douane.ledger"), frozenset({"ledger", "errors", "call", "background"})),
-    "douane.chain": {"call", "edge", "policy", "providers", "verdict"}, "douane.gate": {"answer", "call", "chain", "providers"},
+    "douane.chain": {"call", "edge", "policy", "providers", "verdict"},
+    "douane.gate": {"answer", "call", "chain", "ledger", "providers", "purse"},
     "douane.echo": {"call"},
     "douane.answer": {"call", "coding", "echo", "errors", "policy", "providers"},
     "douane.relay": {"asgi", "call", "relay_socket", "upstream", "errors"},
@@ -100,7 +105,8 @@ ALLOWED: dict[str, frozenset[str] | set[str]] = {
     **dict.fromkeys(under("douane.providers"), frozenset({"providers", "call", "errors"})),
     **dict.fromkeys(under("douane.policies"), frozenset(
         {"policy", "providers", "call", "verdict", "errors", "secrets", "ledger", "units", "placeholders", "coding",
-         "detect", "echo", "histories", "redaction", "rehydrate", "remember", "restore", "shown", "unsearched"})),
+         "detect", "echo", "histories", "redaction", "rehydrate", "remember", "restore", "scopes", "shown", "size", "source",
+         "tiers", "unsearched"})),
     "douane.shown": {"providers"}, "douane.unsearched": {"call", "providers", "shown", "verdict"},
     "douane.placeholders": {"secrets"}, "douane.redaction": {"placeholders", "providers"}, "douane.rehydrate": {"providers"},
     "douane.restore": {"call", "errors", "providers", "rehydrate"}, "douane.remember": {"call", "providers", "restore"},

@@ -116,7 +116,7 @@ def test_balances_outlast_reload_and_restart(gateway: Gateway, provider: LocalPr
     gateway.stop()
     gateway.start()
     assert balance(gateway) == after
-    assert json.loads(said(gateway, "--json"))[0]["spent_usd"] == after.captured / 1e9
+    assert json.loads(said(gateway, "--json"))[0]["spent"] == after.captured / 1e9
 
 
 def said(gateway: Gateway, *words: str) -> str:
@@ -134,8 +134,8 @@ def test_douane_budget(gateway: Gateway) -> None:
     assert told["scope"] == "team"
     assert told["name"] == "dev"
     assert told["window"] == "day"
-    assert (told["limit_usd"], told["spent_usd"], told["reserved_usd"]) == (0.25, one.captured / 1e9, 0.0)
-    assert told["left_usd"] == pytest.approx(0.25 - told["spent_usd"])
+    assert (told["limit"], told["spent"], told["reserved"]) == (0.25, one.captured / 1e9, 0.0)
+    assert told["left"] == pytest.approx(0.25 - told["spent"])
     assert re.search(r"^team +dev +- +day +\S+ 00:00 +0\.250000", said(gateway), re.MULTILINE)
     assert "no budget" in said(gateway, "--per=org")
 

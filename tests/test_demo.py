@@ -67,7 +67,7 @@ def test_it_shows_four_scenes_and_checks_what_it_shows(tmp_path: Path) -> None:
     assert money.count("200 answered") == 3
     assert "openai.RateLimitError (429 insufficient_quota): the budget of team 'demo' has 0.026562 USD left" in money
     assert "anthropic.PaymentRequiredError (402 billing_error): the budget of team 'demo'" in money
-    assert re.search(r"^ +team +demo +- +day .* 0\.120000  0\.093438  0\.000000  0\.026562$", money, re.MULTILINE)
+    assert re.search(r"^ +team +demo +- +day .* 0\.120000  0\.093438  0\.000000  0\.026562  USD$", money, re.MULTILINE)
     assert "raised   PermissionDeniedError" in model
     assert re.search(r"and answered +nothing$", model, re.MULTILINE)
     assert "deny budget_exceeded" in log
@@ -180,7 +180,7 @@ def made() -> Evidence:
         response = {"text": text, "assembled": True}
         records += [{**known, "kind": "intent", "request": {"text": swapped(body, MARKS)}},
                     {**known, "kind": "outcome", "verdict": {"action": "allow"}, "cost_usd": 0.01, "response": response}]
-    spent = Balance(Account("", "team", "demo", "day", 0, 86400), 4 * NANO // 100, 0, NANO // 20)
+    spent = Balance(Account("", "", "team", "demo", "usd", "day", 0, 86400), 4 * NANO // 100, 0, NANO // 20)
     bad = replace(REPORT, first_bad=Bad(Path("x"), 7, "changed"))
     return Evidence(
         rules="  - redact: {}", told=tuple(told), said="said", arrivals=tuple(arrivals), records=tuple(records),

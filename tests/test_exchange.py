@@ -335,7 +335,7 @@ def test_settling_goes_backwards_over_those_that_judged_and_comes_before_the_rec
 
     through(opened(settles("a"), settles("b"), book=Book(steps)), JSON, b'{"model": "gpt-4o", ' + USAGE + b"}")
     assert steps == ["intent", "b", "a", "outcome"]
-    assert outcomes[0] == Outcome("complete", 200, Usage(12, 5), False, 17.0, "gpt-4o", "")
+    assert outcomes[0] == Outcome("complete", 200, Usage(12, 5), False, 17.0, "gpt-4o", "", told=True)
     steps.clear()
     held = opened(settles("a"), settles("b", deny), settles("c"), book=Book(steps))
 

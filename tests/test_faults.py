@@ -194,6 +194,9 @@ class Observer:
     def let_through(self, name: str) -> None:
         self.through.append(name)
 
+    def overshot(self, usd: float) -> None:
+        pass
+
 
 class Upstream:
     """A provider in plain HTTP that counts what reaches it."""

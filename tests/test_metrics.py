@@ -129,6 +129,7 @@ def test_counts_of_several_processes_add_up() -> None:
                 metrics.failed_closed("policy_error")
                 metrics.let_through("redact")
                 metrics.tunnel("tunnelled")
+                metrics.overshot(0.125)
             metrics.opened()
     total = Metrics()
     for one in parts:

@@ -30,6 +30,8 @@ class Principal:
     user: str = ""
     agent: str = ""
     tags: Mapping[str, str] = _NOTHING
+    tier: str = ""
+    """Whose limits hold for it, of those in ``tiers``."""
 
     @property
     def tenant(self) -> str:
@@ -241,3 +243,5 @@ class Outcome:
     upstream_request_id: str = ""
     counted: bool = False
     """The usage is estimated, and nothing can have been billed that was not seen."""
+    told: bool = False
+    """The answer told its whole usage: where the outcome is estimated all the same, its price is."""

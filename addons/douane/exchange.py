@@ -10,7 +10,7 @@ No sockets, no ASGI: the governor feeds it and does what it says.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,11 +23,13 @@ from douane.counted import MOST_AHEAD, ahead, counted, shows_all
 from douane.echo import EchoMask
 from douane.errors import DENIALS, RefusedError
 from douane.gate import AuditSink, Gate
+from douane.ledger.base import LedgerUnavailableError, Rate, Slots
 from douane.logs import where
 from douane.policy import BodyFilter
 from douane.providers.ask_usage import UsageFilter, asking
 from douane.providers.base import Meter, Operation, Provider, Reading, query_keys
 from douane.providers.framing import Framing, framing_of
+from douane.purse import Purse
 from douane.unsearched import declare
 from douane.verdict import Allow, Deny, Rewrite, Verdict
 from douane.waiting import at_once_or_within, is_cancelled
@@ -89,8 +91,9 @@ class Exchange:
         self._findings: list[Finding] = []
         self._judged = 0
         """How many entries have judged."""
-        self._reserved: float | None = None
-        """USD that budgets hold for this call: the most that one of them holds."""
+        self._purse = Purse(gate.ledger, gate.prices)
+        self._overshot = 0.0
+        """USD that it came to beyond what was held."""
         self._filters: tuple[BodyFilter, ...] = ()
         self._meter: Meter | None = None
         self._reading = _NO_READING
@@ -117,7 +120,8 @@ class Exchange:
         """Judge the whole *call* by the remaining entries, make the filters for its answer, then make the intent
         durable. Raises AuditUnavailableError."""
         self.call = call
-        denial = self._declare() or await self._judge(head_only=False) or self._unsigned(call.body) or self._prepare()
+        denial = (self._declare() or await self._judge(head_only=False) or await self._hold() or self._unsigned(call.body)
+                  or self._prepare())
         if denial is None:
             self._ask_usage()
             await self.intend()
@@ -128,8 +132,9 @@ class Exchange:
         the frame *asks* for one. :meth:`intend` follows, once all is there that is asked with."""
         self.call = call
         self._judged = 0
+        self._purse.forget()
         before = len(self._findings)
-        denial = self._declare() or await self._judge(head_only=False, asks=asks)
+        denial = self._declare() or await self._judge(head_only=False, asks=asks) or await self._hold()
         new = [one for one in self._findings[before:] if one not in self._findings[:before]]
         self._findings[before:] = new[:max(0, MOST_FINDINGS - before)]
         return denial
@@ -139,7 +144,7 @@ class Exchange:
         if self.gate.log is not None:
             request = await self._request()
             await self._append(self.gate.log, record.intent(
-                self._about(), self._findings, reserved_usd=self._reserved, request=request))
+                self._about(), self._findings, reserved_usd=self._purse.reserved_usd, request=request))
 
     async def note_said(self, frame: bytes) -> None:
         """What a session's client says and asks nothing with, or (empty) that sound goes out: durable before it leaves. Raises
@@ -216,7 +221,9 @@ class Exchange:
         try:
             if entry.when is not None and not entry.when(self.call):
                 return None
-            return self._apply(entry, await at_once_or_within(ADMIT_SECONDS, admit(self.call)))
+            verdict = await at_once_or_within(ADMIT_SECONDS, admit(self.call))
+            denial = self._apply(entry, verdict)
+            return await self._take(entry, verdict.rates) if isinstance(verdict, (Allow, Rewrite)) and verdict.rates else denial
         except TimeoutError:
             return self._broken(entry, "did not answer in time")
         except asyncio.CancelledError:
@@ -237,14 +244,37 @@ class Exchange:
         suspended = entry.observe and not entry.traits.always
         if isinstance(verdict, Rewrite) and not suspended:
             self.call = verdict.call
-        if not isinstance(verdict, Deny) and verdict.reserved_usd is not None:
-            self._reserved = max(self._reserved or 0.0, verdict.reserved_usd)
+        if not isinstance(verdict, Deny) and verdict.claims:
+            self._purse.claim(entry.name, verdict.claims, hard=not suspended)
         if isinstance(verdict, Deny):
             if verdict.code not in DENIALS:
                 raise ValueError(f"unknown denial code {verdict.code!r}")
             if not suspended:
                 return verdict
             self._findings.append(Finding(entry.name, f"would_deny:{verdict.code}"))
+        return None
+
+    async def _take(self, entry: Entry, rates: Sequence[Rate | Slots]) -> Deny | None:
+        """Take of the *rates* of one entry what the call needs of them: of all or of none."""
+        try:
+            denial = await self._purse.take(self.call, self.operation, rates)
+        except LedgerUnavailableError as error:
+            return self._broken(entry, "has no ledger") if entry.on_error == "allow" else Deny(error.code, error.reason)
+        if denial is not None and entry.observe:
+            self._findings.append(Finding(entry.name, f"would_deny:{denial.code}"))
+            return None
+        return denial
+
+    async def _hold(self) -> Deny | None:
+        """Hold what the call may come to, in all the budgets that claimed it."""
+        purse = self._purse
+        held = await purse.hold(self.call, self.operation)
+        self._findings += purse.findings
+        purse.findings.clear()
+        if isinstance(held, Deny):
+            self.refuse(purse.policy, held)
+            return held
+        self.call = held
         return None
 
     def _broken(self, entry: Entry, what: str) -> Deny | None:
@@ -405,7 +435,7 @@ class Exchange:
         finally:
             await self._append(log, record.outcome(
                 self._about(), self._findings, result, denial=self.denial, latency_ms=millis,
-                reserved_usd=self._reserved, request=request, response=response))
+                reserved_usd=self._purse.reserved_usd, overshot_usd=self._overshot, request=request, response=response))
 
     def _about(self) -> Mapping[str, Any]:
         """What both records of the call say of it."""
@@ -450,9 +480,10 @@ class Exchange:
                 names = (reading.model, self.call.model)
                 bill = self.gate.prices.bill(self.call.provider, names, usage, self.call.at, reading.tier)
                 cost, guessed = bill.usd, bill.ceiling
+        told = usage is not None and usage is reading.usage and not reading.partial
         estimated = reading.partial or guessed or usage is not reading.usage
         return Outcome(ended, self._status, usage, estimated, cost, reading.model, self._upstream_request_id,
-                       counted=whole and not guessed)
+                       counted=whole and not guessed, told=told)
 
     def _counted(self, reading: Reading) -> tuple[Usage | None, bool]:
         """The usage of an answer that did not tell it, or not to its end, by what was seen of it, and whether that is all that
@@ -487,9 +518,18 @@ class Exchange:
             except (Exception, asyncio.CancelledError) as error:  # the outcome must be written all the same
                 if isinstance(error, asyncio.CancelledError) and is_cancelled():
                     raise
-                log.error("a policy could not settle: %s", where(error), extra={"policy": entry.name})
-                self.gate.observer.failed_closed("policy_error")
-                self._findings.append(Finding(entry.name, f"settle_failed:{type(error).__name__}"))
+                self._unsettled(entry.name, error)
+        try:
+            self._overshot = self._purse.settle(result, self.gate.clock())
+        except LedgerUnavailableError as error:
+            self._unsettled("budget", error)
+        if self._overshot:
+            self.gate.observer.overshot(self._overshot)
+
+    def _unsettled(self, name: str, error: BaseException) -> None:
+        log.error("a policy could not settle: %s", where(error), extra={"policy": name})
+        self.gate.observer.failed_closed("policy_error")
+        self._findings.append(Finding(name, f"settle_failed:{type(error).__name__}"))
 
     def _observe(self, result: Outcome, latencies: dict[str, float | None]) -> None:
         call, verdict = self.call, "allow"

@@ -11,7 +11,9 @@ from typing import Any, Protocol
 from douane.answer import Capture
 from douane.call import Call, Usage
 from douane.chain import Chain
+from douane.ledger.base import ClosedLedger
 from douane.providers.base import Wire
+from douane.purse import Most, Till
 
 __all__ = ["AuditSink", "Bill", "Gate", "Observer", "Pricing", "Scribe", "new_id"]
 
@@ -60,6 +62,10 @@ class Pricing(Protocol):
         """USD; None where the model's price is not known. *tier*: the service tier that the answer named."""
         ...
 
+    def at_most(self, provider: str, model: str, tokens: tuple[int, int], at: float, tier: str = "") -> Most:
+        """What *tokens* (input, output) can cost at most, whatever is cached or thought."""
+        ...
+
     def known(self, provider: str, model: str) -> str | None:
         """The price list's own name of *model*: a bounded label."""
         ...
@@ -76,6 +82,10 @@ class Observer(Protocol):
 
     def policy(self, name: str, seconds: float) -> None: ...
     def failed_closed(self, code: str) -> None: ...
+    def overshot(self, usd: float) -> None:
+        """A call cost more than was held for it."""
+        ...
+
     def let_through(self, name: str) -> None:
         """A policy failed and its ``on_error: allow`` applied."""
         ...
@@ -86,8 +96,10 @@ class Gate:
     leads there."""
 
     def __init__(self, chain: Chain, log: AuditSink | None, prices: Pricing, observer: Observer,
-                 clock: Callable[[], float] = time.time, scribe: Scribe | None = None) -> None:
+                 clock: Callable[[], float] = time.time, scribe: Scribe | None = None,
+                 ledger: Till | None = None) -> None:
         self.chain = chain
+        self.ledger: Till = ClosedLedger() if ledger is None else ledger
         self.scribe = scribe
         """None: no bodies are kept, whatever the chain's audit level."""
         self.log = log

@@ -16,7 +16,8 @@ from typing import Any
 from douane.asgi import DISCONNECT, App, Departure, Message, Receive, Scope, Send
 from douane.call import Ended
 from douane.chain import Chain
-from douane.errors import DENIALS, AuditUnavailableError, RefusedError, UpstreamError, retryable
+from douane.denied import denied_headers
+from douane.errors import DENIALS, AuditUnavailableError, RefusedError, UpstreamError
 from douane.exchange import Exchange
 from douane.gate import Gate
 from douane.intake import Arrival, open_call, read_call, unread
@@ -288,15 +289,11 @@ class _Passage:
             await self.send({"type": "http.response.body", "body": event, "more_body": False})
             return
         status, body = family.error(DENIALS[denial.code], denial.code, denial.reason, call.id)
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()),
-                   (b"x-douane-id", call.id.encode()), (b"x-douane-code", denial.code.encode())]
-        if not retryable(denial.code):
-            headers.append((b"x-should-retry", b"false"))
+        headers = [*denied_headers(denial, family, call.id, self.exchange.gate.clock()),
+                   (b"content-length", str(len(body)).encode())]
         if (not self.body_read and self.scope.get("http_version", "1.1") < "2"
                 and any(name == b"expect" for name, _ in self.scope["headers"])):
             headers.append((b"connection", b"close"))  # whether its body still comes, only the client knows
-        if denial.retry_after is not None:
-            headers.append((b"retry-after", str(max(1, round(denial.retry_after))).encode()))
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body, "more_body": False})
 

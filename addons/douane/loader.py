@@ -20,7 +20,6 @@ from douane.edge import EdgeRules, canonical_host
 from douane.errors import ConfigError
 from douane.folder import Document, read_folder
 from douane.histories.base import Shelf
-from douane.ledger.till import Till
 from douane.objects.base import Register
 from douane.objects.law import Ownership
 from douane.people import People, Tokens, Vaulted
@@ -31,6 +30,7 @@ from douane.providers.base import Provider, Wire
 from douane.providers.google import GoogleFamily
 from douane.providers.table import builtin
 from douane.schema import read, read_fields
+from douane.sections import LedgerRules
 from douane.source import Items, Node, Place, Problems, Table, kind, suggest
 from douane.units import Bytes, Spelled
 
@@ -58,18 +58,18 @@ class Loaded:
     """Whether anybody who calls from beyond loopback could be known: by a key, or by a cidr that is not loopback."""
     credential_providers: frozenset[str]
     """Names of the providers for which a credential is configured."""
+    ledger: LedgerRules
     secret_variables: frozenset[str]
     """Names of the environment variables that hold keys: no app that we start may inherit them."""
 
 
 def load(folder: Path, *, environ: Mapping[str, str] = os.environ, tokens: Tokens | None = None,
-         providers: Mapping[str, Provider] | None = None, till: Till | None = None,
+         providers: Mapping[str, Provider] | None = None,
          data_key: DataKey | None = None, shelf: Shelf | None = None, register: Register | None = None,
          files: Mapping[str, bytes] | None = None) -> Loaded:
     """Read the ``*.yaml`` of *folder*. *tokens*: the one-run tokens that outlast a reload. *providers*: in place of the
-    built-in table. *till*: where policies find the ledger once it is open; nothing is opened here. *data_key*: the
-    gateway's own, likewise; *shelf*: the store of histories, *register*: that of objects, likewise. *files*: a
-    snapshot of *folder* in place of what lies there now.
+    built-in table. *data_key*: the gateway's own, once it is open (nothing is opened here); *shelf*: the store of histories,
+    *register*: that of objects, likewise. *files*: a snapshot of *folder* in place of what lies there now.
 
     Raises ConfigError with a line for every mistake."""
     problems = Problems()
@@ -78,24 +78,25 @@ def load(folder: Path, *, environ: Mapping[str, str] = os.environ, tokens: Token
     providers = builtin() if providers is None else providers
     table = governed.read_providers(document.named["providers"], providers, folder, problems)
     hosts = governed.by_host(table, document.named["providers"], problems)
-    known, keys = sections.read_principals(tuple(document.principals), references, problems)
+    tiers = sections.read_tiers(document.named["tiers"], problems)
+    known, keys = sections.read_principals(tuple(document.principals), references, problems, tiers)
     everybody_read = len(known) == len(document.principals)
     held = sections.read_credentials(document.named["credentials"], table, keys, references, problems)
     sections.check_plain_http(held, document.named["credentials"], table, problems)
     people, vault = People(known, Tokens() if tokens is None else tokens), Vaulted(held)
     setting = Setting(people, vault, MappingProxyType({name: one.key_headers for name, one in table.items()}),
-                      Till() if till is None else till, _wires(table), data_key or DataKey(), shelf or Shelf())
+                      _wires(table), data_key or DataKey(), shelf or Shelf(), tiers)
     edge, audit, observe = _rules(document, problems)
     entries = _Entries(setting if everybody_read else None, observe, problems).read(document, folder)
     prices = read_prices(document.named["prices"], table.keys(), problems)
     prices = prices.and_free(name for name, one in table.items() if one.free)
     proxy, roots = _proxy(document, problems), _roots(document, folder, problems)
-    _check_ledger(document, problems)
+    ledger = sections.read_ledger(document.single.get("ledger"), references, problems)
     problems.raise_any()
     laws = _laws(table, Register() if register is None else register)
     chain = Chain(document.revision(), entries, edge, hosts, audit, document.files, roots, laws)
     return Loaded(chain, people, vault, MappingProxyType(table), prices, proxy, roots, people.beyond_loopback,
-                  vault.providers, frozenset(references.variables))
+                  vault.providers, ledger, frozenset(references.variables))
 
 
 def _laws(table: Mapping[str, Provider], register: Register) -> tuple[Entry, ...]:
@@ -109,12 +110,6 @@ def _wires(table: Mapping[str, Provider]) -> Wires:
         row = table[call.provider].operation(call.method, call.path) if call.provider in table else None
         return None if row is None else row.wire
     return of
-
-
-def _check_ledger(document: Document, problems: Problems) -> None:
-    entry = document.single.get("ledger")
-    if entry is not None:
-        read(entry.node, Literal["sqlite"], "ledger", problems)
 
 
 def tls_names(loaded: Loaded) -> list[str]:

@@ -82,6 +82,7 @@ class Metrics(Collector):
         self._failed: dict[str, int] = {}
         self._through: dict[str, int] = {}
         self._tunnels: dict[str, int] = {}
+        self._overshot = [0.0, 0.0]
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -121,6 +122,10 @@ class Metrics(Collector):
     def failed_closed(self, code: str) -> None:
         self._failed[code] = self._failed.get(code, 0) + 1
 
+    def overshot(self, usd: float) -> None:
+        self._overshot[0] += 1
+        self._overshot[1] += usd
+
     def let_through(self, name: str) -> None:
         self._through[name] = self._through.get(name, 0) + 1
 
@@ -134,7 +139,8 @@ class Metrics(Collector):
                 "calls": [[labels, one.count, one.cost, one.tokens] for labels, one in self._calls.items()],
                 "latencies": [[labels, [one.parts() for one in found]] for labels, found in self._latencies.items()],
                 "policies": [[name, found.parts()] for name, found in self._policies.items()],
-                "failed": dict(self._failed), "through": dict(self._through), "tunnels": dict(self._tunnels)}
+                "failed": dict(self._failed), "through": dict(self._through), "tunnels": dict(self._tunnels),
+                "overshot": list(self._overshot)}
 
     def add(self, counts: Mapping[str, Any], *, ended: bool = False) -> None:
         """What :meth:`counts` of another process said. *ended*: it is no more, and what ran there runs no longer."""
@@ -153,6 +159,7 @@ class Metrics(Collector):
         for into, more in ((self._failed, "failed"), (self._through, "through"), (self._tunnels, "tunnels")):
             for name, count in counts[more].items():
                 into[name] = into.get(name, 0) + count
+        self._overshot = [a + b for a, b in zip(self._overshot, counts["overshot"], strict=True)]
 
     def text(self) -> bytes:
         """The exposition format."""
@@ -169,6 +176,8 @@ class Metrics(Collector):
                           {(name,): histogram for name, histogram in self._policies.items()})
         yield _counter("douane_failed_closed", "Calls refused because something failed, not because of what they were",
                        "code", self._failed)
+        yield CounterMetricFamily("douane_overshot_calls", "Calls that cost more than was held for them", self._overshot[0])
+        yield CounterMetricFamily("douane_overshot_usd", "What they cost beyond that", self._overshot[1])
         yield _counter("douane_let_through", "Failures of a policy that on_error: allow let pass", "policy", self._through)
         yield _counter("douane_tunnels", "Connections to hosts that are not governed", "decision", self._tunnels)
 

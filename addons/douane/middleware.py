@@ -143,7 +143,8 @@ class _Desk:
         self._policies = policies
         try:
             self._routes = Routes.of(given, office.loaded.providers)
-            self.gate = Gate(office.loaded.chain, office.audit, office.prices, metrics, scribe=office.scribe)
+            self.gate = Gate(office.loaded.chain, office.audit, office.prices, metrics, scribe=office.scribe,
+                             ledger=office.ledger)
             if office.audit is not None:
                 office.audit.append_blocking(record.event("start", self.gate.clock(), revision=self.gate.chain.revision))
         except DouaneError:

@@ -15,13 +15,14 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, is_dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from douane.call import Call, Credential, Headers, Outcome, Principal
 from douane.histories.base import Shelf
-from douane.ledger.till import Till
 from douane.placeholders import DataKey
 from douane.providers.base import Position, Wire
+from douane.tiers import Tier
 from douane.verdict import Verdict
 
 __all__ = ["Admits", "BodyFilter", "Credentials", "Directory", "Filters", "Setting", "Settles", "Traits", "Wires",
@@ -98,14 +99,14 @@ class Setting:
     credentials: Credentials
     key_headers: Mapping[str, tuple[bytes, ...]]
     """Provider name → headers in which its SDKs send a key (lower case)."""
-    till: Till = field(default_factory=Till)
-    """The ledger and the prices, once they are open."""
     wires: "Wires" = lambda _: None
     """How the bodies of a call are read."""
     data_key: DataKey = field(default_factory=DataKey)
     """The gateway's own key; empty where no gateway runs (``douane check``)."""
     shelf: Shelf = field(default_factory=Shelf)
     """The store of histories that providers keep, once it is open."""
+    tiers: Mapping[str, Tier] = MappingProxyType({})
+    """Named sets of limits, by name."""
 
 
 @dataclass(frozen=True, slots=True)

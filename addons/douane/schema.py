@@ -7,7 +7,7 @@ no text, text is no number. A key may be written with ``-`` for ``_``.
 
 import types
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, TypeAliasType, Union, get_args, get_origin, get_type_hints
 
@@ -39,7 +39,7 @@ def read(node: Node, hint: Any, what: str, problems: Problems) -> Any:
         hint = hint.__value__
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        spelled = next((one for one in args[1:] if isinstance(one, Spelled)), None)
+        spelled = _spelled(hint)
         return _read_spelled(node, spelled, what, problems) if spelled else read(node, args[0], what, problems)
     if origin in (Union, types.UnionType):
         return _read_union(node, hint, what, problems)
@@ -94,7 +94,7 @@ def describe(hint: Any) -> str:
         hint = hint.__value__
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        spelled = next((one for one in args[1:] if isinstance(one, Spelled)), None)
+        spelled = _spelled(hint)
         return f"such as {spelled.example}" if spelled else describe(args[0])
     if origin in (Union, types.UnionType):
         return " or ".join(describe(one) for one in args)
@@ -168,9 +168,10 @@ def _read_names(node: Node, hint: Any, what: str, problems: Problems) -> Any:
 
 def _read_union(node: Node, hint: Any, what: str, problems: Problems) -> Any:
     """The first member that reads the node. Where none does: the reasons of the only member of that shape, if it is a
-    mapping or a list, else what the whole union allows."""
+    mapping or a list; of the only one that is spelled in its own way; else what the whole union allows."""
     reasons: list[Problems] = []
-    for member in get_args(hint):
+    members = _members(hint)
+    for member in members:
         if _shape(member) is type(node):
             attempt = Problems()
             value = read(node, member, what, attempt)
@@ -180,10 +181,31 @@ def _read_union(node: Node, hint: Any, what: str, problems: Problems) -> Any:
     if len(reasons) == 1 and not isinstance(node, Scalar):
         problems.extend(reasons[0])
         return INVALID
-    if isinstance(node, Scalar) and any(get_origin(member) is Literal for member in get_args(hint)):
-        problems.add(node.place, f"{what}: `{node.text[:40]}` is not allowed; allowed: {describe(hint)}")
-        return INVALID
+    if isinstance(node, Scalar):
+        own = [one for member in members if (one := _spelled(member)) is not None]
+        words = [member for member in members if get_origin(member) is Literal]
+        if len(own) == 1 and isinstance(node.value, str):
+            beside = f"; or {' or '.join(map(describe, words))}" if words else ""
+            return _read_spelled(node, replace(own[0], example=own[0].example + beside), what, problems)
+        if words:
+            problems.add(node.place, f"{what}: `{node.text[:40]}` is not allowed; allowed: {describe(hint)}")
+            return INVALID
     return _wrong(node, hint, what, problems)
+
+
+def _members(hint: Any) -> list[Any]:
+    """What a union is made of, those within it too."""
+    while isinstance(hint, TypeAliasType):
+        hint = hint.__value__
+    if get_origin(hint) in (Union, types.UnionType):
+        return [one for member in get_args(hint) for one in _members(member)]
+    return [hint]
+
+
+def _spelled(hint: Any) -> Spelled | None:
+    if get_origin(hint) is not Annotated:
+        return None
+    return next((one for one in get_args(hint)[1:] if isinstance(one, Spelled)), None)
 
 
 def _shape(hint: Any) -> type:

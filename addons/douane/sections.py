@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
 
 from douane.call import Credential, Principal
 from douane.errors import ConfigError
@@ -20,8 +22,10 @@ from douane.references import resolve
 from douane.schema import INVALID, read, read_fields
 from douane.secrets import Secret
 from douane.source import Entry, Items, Node, Place, Problems, Table, suggest
+from douane.tiers import STANDARD, Tier
 
-__all__ = ["References", "Seen", "check_plain_http", "read_credentials", "read_principals"]
+__all__ = ["LedgerRules", "References", "Seen", "check_plain_http", "read_credentials", "read_ledger", "read_principals",
+           "read_tiers"]
 
 type Seen = dict[bytes, Place]
 """sha256 of a principal's key → where it stands."""
@@ -38,6 +42,7 @@ class PrincipalSpec:
     org: str = ""
     key: str = ""
     cidr: str | tuple[str, ...] = ()
+    tier: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,38 @@ class References:
             return None
 
 
-def read_principals(items: tuple[Node, ...], references: References, problems: Problems) -> tuple[list[Known], Seen]:
+@dataclass(frozen=True, slots=True)
+class LedgerRules:
+    """Where the ledger is kept: in a file of the data folder, or (*redis*: its URL) on a server that gateways share. The
+    fields are the schema of ``ledger:`` where it is a mapping."""
+
+    redis: str = ""
+    url: Secret | None = field(default=None, init=False)
+    """What *redis* leads to: it may hold a password."""
+
+
+def read_ledger(entry: Entry | None, references: References, problems: Problems) -> LedgerRules:
+    """``sqlite``, or ``{redis: env:REDIS_URL}``."""
+    given = LedgerRules() if entry is None else read(entry.node, Literal["sqlite"] | LedgerRules, "ledger", problems)
+    if entry is None or not isinstance(given, LedgerRules):
+        return LedgerRules()
+    url = references.secret(given.redis, "ledger.redis", entry.place, problems) if given.redis else None
+    if not given.redis:
+        problems.add(entry.place, "ledger: allowed: sqlite, or {redis: env:REDIS_URL}")
+    elif url is not None and not url.reveal().startswith(("redis://", "rediss://", "redis+sentinel://", "unix://")):
+        problems.add(entry.place, "ledger.redis: no URL of a Redis server; allowed: redis://, rediss:// (TLS), unix://, "
+                                  "redis+sentinel://HOST:PORT,HOST:PORT/MASTER")
+    object.__setattr__(given, "url", url)
+    return given
+
+
+def read_tiers(section: Mapping[str, Entry], problems: Problems) -> Mapping[str, Tier]:
+    found = {name: read_fields(entry.node, Tier, f"tiers.{name}", problems) for name, entry in section.items()}
+    return MappingProxyType({name: tier for name, tier in found.items() if tier is not INVALID})
+
+
+def read_principals(items: tuple[Node, ...], references: References, problems: Problems,
+                    tiers: Mapping[str, Tier] = MappingProxyType({})) -> tuple[list[Known], Seen]:
     """Everybody whose entry has the right form, even where the key or a cidr is wrong; and where the keys stand."""
     known: list[Known] = []
     names: dict[str, Place] = {}
@@ -99,7 +135,12 @@ def read_principals(items: tuple[Node, ...], references: References, problems: P
         found = tuple(net for cidr in cidrs if (net := _network(cidr, f"{what}.cidr", node.place_of("cidr"), problems)))
         for net in found:
             _once(networks, net, node.place_of("cidr"), f"{what}.cidr: {net} is given twice", problems)
-        known.append(Known(Principal(spec.name, spec.team, spec.org), digest, found))
+        tier = spec.tier or (STANDARD if tiers else "")
+        if tier and tier not in tiers:
+            missing = f"there is no tier `{tier}`{suggest(tier, tiers)}" if spec.tier else \
+                f"`tier` is missing, and no tier is called {STANDARD}"
+            problems.add(node.place_of("tier") if spec.tier else node.place, f"{what}: {missing}")
+        known.append(Known(Principal(spec.name, spec.team, spec.org, tier=tier), digest, found))
     return known, keys
 
 

@@ -10,8 +10,9 @@ from urllib.parse import parse_qsl
 
 from douane.asgi import App, Message, Receive, Scope, Send
 from douane.call import Call, Ended, Headers
+from douane.denied import denied_headers
 from douane.echo import EchoMask
-from douane.errors import AuditUnavailableError, RefusedError, UpstreamError, retryable
+from douane.errors import AuditUnavailableError, RefusedError, UpstreamError
 from douane.exchange import Exchange
 from douane.gate import Gate
 from douane.intake import Arrival, open_call, unread
@@ -108,10 +109,8 @@ class Session:
             await self._send({"type": "websocket.close", "code": 1008, "reason": denial.code})
             return
         status, body = told(self._arrival.provider, self._row, denial, self._came.id)
-        headers = [(b"content-type", b"application/json"), (b"x-douane-id", self._came.id.encode()),
-                   (b"x-douane-code", denial.code.encode())]
-        if not retryable(denial.code):
-            headers.append((b"x-should-retry", b"false"))
+        family = (self._row.family if self._row is not None else None) or self._arrival.provider.family
+        headers = denied_headers(denial, family, self._came.id, self._gate.clock())
         await self._send({"type": f"{_HTTP}.start", "status": status, "headers": headers})
         await self._send({"type": f"{_HTTP}.body", "body": body, "more_body": False})
 

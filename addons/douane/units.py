@@ -8,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
+from douane.ledger.base import LARGEST, Unit
 from douane.ledger.windows import PERIODS, Period
 
-__all__ = ["Bytes", "Limit", "Spelled", "parse_bytes", "parse_duration", "parse_limit", "parse_usd"]
+__all__ = ["Bytes", "Limit", "Rated", "Spelled", "parse_bytes", "parse_count", "parse_duration", "parse_limit", "parse_rate",
+           "parse_usd"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +42,26 @@ Bytes = Annotated[int, Spelled(parse_bytes, "32MB")]
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """How much may be spent in a window."""
+    """How much there is in a window; *period* None: for each call by itself."""
 
-    nano_usd: int
-    period: Period
+    amount: int
+    unit: Unit
+    period: Period | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """So many a period."""
+
+    limit: int
+    period: int
+    """Seconds."""
 
 
 _USD = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?USD")
+_COUNT = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,3})?) ?([kM]?)")
+_UNITS = {"token": "tokens", "tokens": "tokens", "call": "calls", "calls": "calls"}
+_RATE_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 
 
 def parse_usd(text: str) -> int:
@@ -58,15 +73,45 @@ def parse_usd(text: str) -> int:
     return int(whole) * 10**9 + int(part.ljust(9, "0") or 0)
 
 
+def parse_count(text: str) -> int:
+    """``60``, ``100k``, ``1.5M``. Raises ValueError for what is no whole number."""
+    match = _COUNT.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("a count is a whole number, or one with k or M")
+    whole, _, part = match[1].partition(".")
+    thousandths = (int(whole) * 1000 + int(part.ljust(3, "0") or 0)) * {"": 1, "k": 1000, "M": 1_000_000}[match[2]]
+    if thousandths % 1000:
+        raise ValueError("a count is a whole number")
+    return thousandths // 1000
+
+
 def parse_limit(text: str) -> Limit:
-    """``50 USD/day``, ``1000 USD total``. Raises ValueError."""
+    """``50 USD/day``, ``1000 USD total``, ``2M tokens/hour``, ``500 calls/month``, ``0.50 USD/call``. Raises ValueError."""
     amount, slash, period = text.partition("/")
     if not slash and text.rstrip().endswith("total"):
         amount, period = text.rstrip().removesuffix("total"), "total"
     period = period.strip()
-    if period not in PERIODS:
-        raise ValueError(f"a limit is an amount and a window ({', '.join(PERIODS)})")
-    return Limit(parse_usd(amount), cast(Period, period))
+    if period not in (*PERIODS, "call"):
+        raise ValueError(f"a limit is an amount and a window ({', '.join(PERIODS)}, call)")
+    number, _, word = amount.strip().rpartition(" ")
+    unit = _UNITS.get(word, "usd")
+    value = parse_usd(amount) if unit == "usd" else parse_count(number)
+    if value > LARGEST:
+        raise ValueError("a limit is below 4.5 million USD, and below 4,500 billion tokens or calls")
+    if unit == "calls" and period == "call":
+        raise ValueError("a call is one call; a limit for each is one of USD or tokens")
+    return Limit(value, cast(Unit, unit), None if period == "call" else cast(Period, period))
+
+
+def parse_rate(text: str) -> Rated:
+    """``60/minute``, ``100k/minute``, ``5/second``. Raises ValueError."""
+    amount, _, period = text.partition("/")
+    if period.strip() not in _RATE_SECONDS:
+        raise ValueError(f"a rate is a count and a period ({', '.join(_RATE_SECONDS)})")
+    limit = parse_count(amount)
+    if not 0 < limit <= 10**9:
+        raise ValueError("a rate is a count from 1 to 1,000M")
+    return Rated(limit, _RATE_SECONDS[period.strip()])
 
 
 _DURATION = re.compile(r"([1-9][0-9]{0,4}) ?([smhdw])")

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 
 from douane.call import Call, Finding
+from douane.ledger.base import Rate, Slots
+from douane.ledger.claim import Claim
+from douane.providers.room import Room
 
 __all__ = ["ALLOW", "Allow", "Deny", "Rewrite", "Verdict"]
 
@@ -10,8 +13,10 @@ __all__ = ["ALLOW", "Allow", "Deny", "Rewrite", "Verdict"]
 @dataclass(frozen=True, slots=True)
 class Allow:
     findings: tuple[Finding, ...] = ()
-    reserved_usd: float | None = None
-    """What a budget holds for this call; recorded."""
+    claims: tuple[Claim, ...] = ()
+    """Budgets that the call must fit: what it may come to is held in all of them at once, when every policy has spoken."""
+    rates: tuple[Rate | Slots, ...] = ()
+    """Rate limits that it must fit, now: all of them or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +25,8 @@ class Rewrite:
 
     call: Call
     findings: tuple[Finding, ...] = ()
-    reserved_usd: float | None = None
+    claims: tuple[Claim, ...] = ()
+    rates: tuple[Rate | Slots, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,8 @@ class Deny:
     retry_after: float | None = None
     """Seconds."""
     findings: tuple[Finding, ...] = ()
+    room: Room | None = None
+    """Of the limit that was met."""
 
 
 type Verdict = Allow | Rewrite | Deny

@@ -98,7 +98,7 @@ class AuditLog:
 
     @property
     def node(self) -> str:
-        """The name of this log's chain."""
+        """The name of this process's chain."""
         return self._journal.folder.name
 
     @property

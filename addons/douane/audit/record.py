@@ -79,7 +79,8 @@ def intent(of: Mapping[str, Any], findings: Iterable[Finding], *, reserved_usd: 
 
 def outcome(of: Mapping[str, Any], findings: Iterable[Finding], result: Outcome, *,
             denial: tuple[str, Deny] | None, latency_ms: dict[str, float | None],
-            reserved_usd: float | None = None, request: Body = None, response: Body = None) -> dict[str, Any]:
+            reserved_usd: float | None = None, overshot_usd: float = 0.0, request: Body = None,
+            response: Body = None) -> dict[str, Any]:
     """Durable before the client sees the end. *of*: :func:`about` the call. *denial*: (policy, verdict) where it was refused or
     cut. *request*: of a call without an intent. *response*: before restore."""
     usage = result.usage
@@ -98,8 +99,10 @@ def outcome(of: Mapping[str, Any], findings: Iterable[Finding], result: Outcome,
             **{name: count for name in _RARE if (count := getattr(usage, name))}},
         "estimated": result.estimated,
         **({"counted": True} if result.counted else {}),
+        **({"told": True} if result.told and result.estimated else {}),
         "cost_usd": result.cost_usd,
         "reserved_usd": reserved_usd,
+        **({"overshot_usd": overshot_usd} if overshot_usd else {}),
         "latency_ms": latency_ms,
         "upstream_request_id": result.upstream_request_id or None,
         "request": request,

@@ -62,7 +62,8 @@ class Doors:
         self.loaded = house.loaded
         self.stopping = asyncio.Event()
         self.metrics = Metrics()
-        self.gate = Gate(house.loaded.chain, house.audit, house.prices, self.metrics, scribe=house.scribe)
+        self.gate = Gate(house.loaded.chain, house.audit, house.prices, self.metrics, scribe=house.scribe,
+                         ledger=house.ledger)
         self.pool = Pool(proxy=house.loaded.upstream_proxy)
         relay = Relay(self.pool)
         governor = Governor(OnlyForwarded(relay), self.gate, proxy_door)

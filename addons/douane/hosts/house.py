@@ -21,9 +21,9 @@ from douane.errors import AuditUnavailableError, DouaneError, EnvironmentFailedE
 from douane.gate import Gate
 from douane.histories.base import Shelf
 from douane.histories.sqlite import SqliteHistories
-from douane.ledger.charge import recorded
+from douane.ledger.base import NOTHING_SPENT, Spent
+from douane.ledger.charge import UNKNOWN, recorded
 from douane.ledger.sqlite import SqliteLedger
-from douane.ledger.till import Till
 from douane.loader import Loaded, load, tls_names
 from douane.logs import where
 from douane.objects.base import Register
@@ -40,9 +40,6 @@ __all__ = ["Fittings", "House", "Office", "close_abandoned", "furnish", "open_ho
 log = logging.getLogger("douane.gateway")
 
 _OPENING = "opening.lock"
-_PATIENT_SECONDS = 5.0
-_JUDGED_SECONDS = 3600.0
-"""No call is judged for so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +47,14 @@ class Fittings:
     """What policies are bound to before the files behind it are open, and what outlasts a reload."""
 
     tokens: Tokens = field(default_factory=Tokens)
-    till: Till = field(default_factory=Till)
     data_key: DataKey = field(default_factory=DataKey)
     shelf: Shelf = field(default_factory=Shelf)
     register: Register = field(default_factory=Register)
 
     def load(self, policies: Path, files: Mapping[str, bytes] | None = None) -> Loaded:
         """The policies of a folder, or of the snapshot *files* of it. Raises ConfigError."""
-        return load(policies, tokens=self.tokens, till=self.till, data_key=self.data_key, shelf=self.shelf,
-                    register=self.register, files=files)
+        return load(policies, tokens=self.tokens, data_key=self.data_key, shelf=self.shelf, register=self.register,
+                    files=files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +65,8 @@ class Office:
     tokens: Tokens
     prices: Prices
     audit: AuditLog | None
-    till: Till = field(default_factory=Till)
     ledger: SqliteLedger | None = None
-    """Behind the till; None: nothing can be reserved (benchmarks without budgets only)."""
+    """None: nothing can be reserved (benchmarks without budgets only)."""
     data_key: DataKey = field(default_factory=DataKey)
     scribe: Scribe | None = None
     """Writes bodies into the audit log; None: it holds none, whatever its level."""
@@ -83,11 +78,11 @@ class Office:
 
     def load(self, policies: Path, files: Mapping[str, bytes] | None = None) -> Loaded:
         """The folder (or its snapshot *files*) read anew, for the same people, ledger and keys. Raises ConfigError."""
-        return Fittings(self.tokens, self.till, self.data_key, self.shelf, self.register).load(policies, files)
+        return Fittings(self.tokens, self.data_key, self.shelf, self.register).load(policies, files)
 
     def adopt(self, gate: Gate, loaded: Loaded) -> None:
         """Swap: exchanges that open from now on have the new chain and prices."""
-        gate.prices = self.till.prices = self.prices.with_overrides(overrides(loaded))
+        gate.prices = self.prices.with_overrides(overrides(loaded))
         gate.adopt(loaded.chain)
         self.warm(loaded.chain)
 
@@ -186,14 +181,14 @@ def furnish(fittings: Fittings, loaded: Loaded, data: Path, chains: Sequence[str
     holds is taken, and what a dead process left open in it is closed. Nothing stays open where it fails. Of the processes that
     share a data folder one opens at a time: none finds a file half made, or books what another is about to. Raises
     ConfigError, EnvironmentFailedError."""
-    till, data_key, shelf = fittings.till, fittings.data_key, fittings.shelf
+    data_key, shelf = fittings.data_key, fittings.shelf
     private_folder(data)
     data_key.give(open_data_key(data / "secret.key"))
     prices = Prices.open(data, price_lists(loaded), overrides(loaded))
     with one_at_a_time(data / _OPENING), ExitStack() as undo:
         audit = open_free(data / "audit", chains)
         undo.callback(audit.close)
-        ledger = SqliteLedger.open(data)
+        ledger = SqliteLedger(data, audit.node)
         undo.callback(ledger.close)
         histories = SqliteHistories.open(data, data_key)
         undo.callback(histories.close)
@@ -201,45 +196,37 @@ def furnish(fittings: Fittings, loaded: Loaded, data: Path, chains: Sequence[str
         closed = close_orphans(audit, time.time)
         if closed:
             log.warning("calls of a gateway that died were closed as unknown", extra={"calls": closed})
-        till.ledger, till.prices, shelf.histories = ledger, prices, histories
+        shelf.histories = histories
         fittings.register.give(SqliteObjects(histories, data_key))
         undo.pop_all()
-    return Office(loaded, fittings.tokens, prices, audit, till, ledger, data_key, Scribe(data_key, Scanner(Wanted())), shelf,
+    return Office(loaded, fittings.tokens, prices, audit, ledger, data_key, Scribe(data_key, Scanner(Wanted())), shelf,
                   fittings.register, histories)
 
 
 def recover(ledger: SqliteLedger, audit: AuditLog, folder: Path) -> None:
-    """Book what a gateway that died had not: calls whose outcome is recorded at what that says, calls without one at what they
-    reserved. What was held longer ago than any call is judged, for a call of which no log that reaches so far back knows, never
-    left: it is void. Raises EnvironmentFailedError."""
-    spent: dict[str, int | None] = dict.fromkeys(orphan["id"] for orphan in audit.orphans)
-    held = {call: at for call, at in ledger.held().items() if call not in spent}
-    told = last_words(folder, held)
-    for call, at in held.items():
-        said = told.get(call)
-        if said is None:
-            if at < time.time() - _JUDGED_SECONDS and reaches_back(folder, at):
-                spent[call] = 0
-        elif said["kind"] == "outcome":
-            try:
-                spent[call] = recorded(said)
-            except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-                log.warning("an outcome cannot be booked, and what it held stays: %s", where(error), extra={"douane_id": call})
-    _patiently(lambda: ledger.recover(spent))
-
-
-def _patiently(write: Callable[[], object]) -> None:
-    """Siblings at work hold the ledger's write lock most of the time, and a start is not worth less than a call."""
-    deadline = time.monotonic() + _PATIENT_SECONDS
-    while True:
-        try:
-            write()
-        except EnvironmentFailedError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-        else:
-            return
+    """Book what gateways that died had not, ours and those whose log nobody holds: calls whose outcome is recorded at what that
+    says, calls without one at what they reserved. A call of which its log knows nothing, and reaches so far back, never left:
+    what it holds is void. Raises EnvironmentFailedError."""
+    for owner in ledger.owners():
+        if owner != ledger.owner and ledger.is_alive(owner):
+            continue
+        held = ledger.held(owner)
+        told = last_words(folder, held)
+        spent: dict[str, Spent] = {}
+        for call, at in held.items():
+            said = told.get(call)
+            if said is None:
+                if reaches_back(folder, at):
+                    spent[call] = NOTHING_SPENT
+            elif said["kind"] != "outcome":
+                spent[call] = UNKNOWN
+            else:
+                try:
+                    spent[call] = recorded(said)
+                except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+                    log.warning("an outcome cannot be booked, and what it held stays: %s", where(error),
+                                extra={"douane_id": call})
+        ledger.recover(owner, spent)
 
 
 def open_log(folder: Path, node: str, workers: int) -> AuditLog:
@@ -277,7 +264,7 @@ def close_abandoned(data: Path, node: str) -> int:
                 raise
             undo.callback(audit.close)
             if audit.orphans:
-                ledger = SqliteLedger.open(data)
+                ledger = SqliteLedger(data, name)
                 undo.callback(ledger.close)
                 recover(ledger, audit, folder)
             if orphans := close_orphans(audit, time.time):

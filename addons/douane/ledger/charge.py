@@ -9,25 +9,36 @@ says one token). So a gateway that died between the outcome and the booking book
 from collections.abc import Mapping
 from typing import Any
 
-from douane.call import Outcome
-from douane.ledger.base import nano
+from douane.call import Outcome, Usage
+from douane.ledger.base import NOTHING_SPENT, Spent, nano
 
-__all__ = ["charge", "recorded"]
+__all__ = ["UNKNOWN", "charge", "recorded"]
+
+UNKNOWN = Spent(0, 0, 1, usd_floor=True, tokens_floor=True)
+"""Of a call whose end nobody saw: what it holds stays charged."""
 
 
-def charge(outcome: Outcome, reserved: int) -> int | None:
-    """Nano-USD that a call is charged; None: what was held for it. *reserved*: how much that was."""
+def charge(outcome: Outcome) -> Spent:
+    """What *outcome* comes to."""
     if outcome.ended == "denied":
-        return 0
+        return NOTHING_SPENT
+    usage = outcome.usage
+    tokens = 0 if usage is None else usage.input + usage.output
+    told = usage is not None and (outcome.told or outcome.counted or not outcome.estimated)
     if outcome.cost_usd is not None:
-        seen = nano(outcome.cost_usd)
-        return None if outcome.estimated and not outcome.counted and seen < reserved else seen
+        exact = outcome.counted or not outcome.estimated
+        usd = nano(outcome.cost_usd)
+        if exact and not usd and usage is None:  # never forwarded, or nothing that is billed
+            return NOTHING_SPENT
+        return Spent(usd, tokens, 1, usd_floor=not exact, tokens_floor=not told)
     if outcome.status >= 300 or (outcome.status == 0 and outcome.ended == "upstream_error"):
-        return 0  # the provider refused it, or was never reached
-    return None
+        return NOTHING_SPENT  # the provider refused it, or was never reached
+    return Spent(0, tokens, 1, usd_floor=True, tokens_floor=not told)
 
 
-def recorded(said: Mapping[str, Any]) -> int | None:
-    """:func:`charge` of an outcome as the audit log has it; None for one that nobody saw the end of (``unknown``)."""
-    seen = Outcome(said["ended"], said["status"], None, said["estimated"], said["cost_usd"], counted=said.get("counted", False))
-    return charge(seen, nano(said.get("reserved_usd") or 0.0))
+def recorded(said: Mapping[str, Any]) -> Spent:
+    """:func:`charge` of an outcome as the audit log has it."""
+    usage = said["usage"]
+    seen = Outcome(said["ended"], said["status"], None if usage is None else Usage(usage["input"], usage["output"]),
+                   said["estimated"], said["cost_usd"], counted=said.get("counted", False), told=said.get("told", False))
+    return charge(seen)

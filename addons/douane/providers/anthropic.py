@@ -19,6 +19,7 @@ from douane.providers.edit import Path
 from douane.providers.forms import FormWire
 from douane.providers.framing import Framing
 from douane.providers.meters import Answers, Seen, tokens
+from douane.providers.room import anthropic_room
 from douane.providers.walk import ANSWER_TOKENS, Grammar, walk
 from douane.providers.wires import JsonWire
 
@@ -35,6 +36,8 @@ class AnthropicFamily:
     """Denials as ``{"type": "error", "error": {"type", "message", "code"}, "request_id"}``.
 
     Anthropic has no ``code``: the denial's stands beside ``type``. ``budget_exceeded`` is 402 ``billing_error``."""
+
+    room = staticmethod(anthropic_room)
 
     def error(self, status: int, code: str, message: str, call_id: str) -> tuple[int, bytes]:
         if code == "budget_exceeded":

@@ -15,6 +15,7 @@ from douane.providers.deltas import Deltas
 from douane.providers.dialogue import Dialogue
 from douane.providers.edit import Path, Place
 from douane.providers.framing import Framing
+from douane.providers.room import Room
 
 __all__ = ["KEY_QUERIES", "Bound", "Family", "Meter", "Operation", "Position", "Provider", "Reading", "Role", "Unseen",
            "UnseenKind", "Wire", "query_keys"]
@@ -166,6 +167,10 @@ class Wire(Protocol):
 
 class Family(Protocol):
     """What providers of one shape have in common: how they say no."""
+
+    def room(self, room: Room, at: float) -> Headers:
+        """The headers of a call that met a limit of ours."""
+        ...
 
     def error(self, status: int, code: str, message: str, call_id: str) -> tuple[int, bytes]:
         """(HTTP status, JSON body) of a denial with the *code* of ``errors.DENIALS``, such that the SDK raises its own

@@ -17,6 +17,7 @@ from douane.providers.anthropic import ANTHROPIC, COUNT_TOKENS, MESSAGES
 from douane.providers.base import Operation, Provider, Wire
 from douane.providers.framing import Framing, aws_message
 from douane.providers.openai import CHAT, MODEL_ID, OPENAI, RESPONSES
+from douane.providers.room import openai_room
 
 __all__ = ["AWS", "AwsFamily", "bedrock", "sagemaker"]
 
@@ -37,6 +38,8 @@ _LONGEST = 1000
 class AwsFamily:
     """Denials as ``{"message", "__type", "code"}``; ``__type`` is the exception that AWS's SDKs raise, where no header
     ``x-amzn-errortype`` says it (https://smithy.io/2.0/aws/protocols/aws-restjson1-protocol.html), ``denial`` our own code."""
+
+    room = staticmethod(openai_room)
 
     def error(self, status: int, code: str, message: str, call_id: str) -> tuple[int, bytes]:
         status, name = _named(status, code)

@@ -16,6 +16,7 @@ from douane.providers.cohere_stream import DELTAS, AssembleCohere
 from douane.providers.framing import NDJSON, Framing
 from douane.providers.meters import Answers, Seen
 from douane.providers.openai import CHAT, OPENAI
+from douane.providers.room import openai_room
 from douane.providers.walk import ANSWER_TOKENS, BLOBS, TOKENS, Grammar
 from douane.providers.wires import JsonWire
 
@@ -29,6 +30,8 @@ class CohereFamily:
 
     In a stream, an end with ``finish_reason: ERROR``, as Cohere itself has it: the SDK yields it, as it raises for
     nothing there."""
+
+    room = staticmethod(openai_room)
 
     def error(self, status: int, code: str, message: str, call_id: str) -> tuple[int, bytes]:
         if code == "budget_exceeded":

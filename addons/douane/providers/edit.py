@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import orjson
 
-__all__ = ["Path", "Place", "Token", "put", "quoted", "replace_once", "rewrite", "rewrite_bytes", "strings_with", "tokens"]
+__all__ = ["Path", "Place", "Token", "member_at", "put", "quoted", "replace_once", "rewrite", "rewrite_bytes", "strings_with",
+           "tokens"]
 
 type Path = tuple[str | int, ...]
 """Object keys and array indexes from the root, as in ``providers.base.Position.path``."""
@@ -180,6 +181,15 @@ def _written(text: str) -> bytes:
 
 def _plain(token: str) -> str:
     return str(json.loads(token)) if "\\" in token else token[1:-1]
+
+
+def member_at(document: object, path: Path) -> object:
+    """What stands at *path*, names of members all along; None where nothing does."""
+    for name in path:
+        if not isinstance(document, dict):
+            return None
+        document = document.get(name)
+    return document
 
 
 def put(body: bytes, path: Path, value: bytes) -> bytes:

@@ -25,6 +25,7 @@ from douane.providers.interactions import (
     AssembleInteraction,
 )
 from douane.providers.openai import CHAT, EMBEDDINGS, OPENAI
+from douane.providers.room import openai_room
 from douane.providers.wires import JsonWire, read_json
 
 __all__ = ["CACHES", "COUNT", "EMBED", "GENERATE", "GOOGLE", "INTERACT", "NAME", "POLL", "PREDICT", "SEGMENT", "STREAM",
@@ -40,6 +41,8 @@ class GoogleFamily:
     """Denials as ``{"error": {"code", "message", "status", "details"}}``.
 
     Google's ``code`` is the HTTP status; the denial's is the ``reason`` of the ``ErrorInfo`` among the details."""
+
+    room = staticmethod(openai_room)
 
     def error(self, status: int, code: str, message: str, call_id: str) -> tuple[int, bytes]:
         return status, _error(status, code, message, call_id)

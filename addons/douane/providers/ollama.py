@@ -20,6 +20,7 @@ from douane.providers.merge import Rows, later, merge, plain
 from douane.providers.meters import Answers, Seen, tokens
 from douane.providers.openai import OPENAI
 from douane.providers.openai_more import openai_rows
+from douane.providers.room import openai_room
 from douane.providers.walk import ANSWER_TOKENS, BLOBS, TOKENS, Grammar
 from douane.providers.wires import JsonWire
 
@@ -29,6 +30,8 @@ __all__ = ["OLLAMA", "AssembleOllama", "OllamaFamily", "ollama"]
 @dataclass(frozen=True, slots=True)
 class OllamaFamily:
     """Denials as ``{"error": TEXT, "code"}``, in a stream a line of that: the client raises ResponseError for both."""
+
+    room = staticmethod(openai_room)
 
     def error(self, status: int, code: str, message: str, call_id: str) -> tuple[int, bytes]:
         return status, orjson.dumps({"error": message, "code": code, "request_id": call_id})

@@ -15,6 +15,7 @@ from douane.providers.assemble import AssembleChat, AssembleResponse
 from douane.providers.base import Bound, Family, Operation, Provider, Role
 from douane.providers.framing import Framing
 from douane.providers.meters import Answers, Seen, tokens
+from douane.providers.room import openai_room
 from douane.providers.walk import ANSWER_TOKENS, BLOBS, TOKENS, Grammar
 from douane.providers.wires import JsonWire
 
@@ -33,6 +34,8 @@ class OpenAIFamily:
     """Denials as ``{"error": {"message", "type", "param", "code"}}``.
 
     ``budget_exceeded`` is OpenAI's own 429 ``insufficient_quota``; every other ``code`` is the denial's."""
+
+    room = staticmethod(openai_room)
 
     def error(self, status: int, code: str, message: str, call_id: str) -> tuple[int, bytes]:
         if code == "budget_exceeded":

@@ -22,6 +22,7 @@ from douane.providers.framing import Framing
 from douane.providers.meters import Answers, Seen, tokens
 from douane.providers.openai import CHAT, CHAT_ANSWERS, COMPLETIONS, EMBEDDINGS, FREE, openai_error, openai_shaped
 from douane.providers.openai_more import FREE_TEXT, openai_rows
+from douane.providers.room import openai_room
 from douane.providers.walk import ANSWER_TOKENS, TOKENS, Grammar
 from douane.providers.wires import JsonWire
 
@@ -31,6 +32,8 @@ __all__ = ["MISTRAL", "MistralFamily", "shaped"]
 @dataclass(frozen=True, slots=True)
 class MistralFamily:
     """Denials as ``{"object": "error", "message", "type", "param", "code"}``."""
+
+    room = staticmethod(openai_room)
 
     def error(self, status: int, code: str, message: str, call_id: str) -> tuple[int, bytes]:
         if code == "budget_exceeded":

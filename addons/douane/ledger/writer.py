@@ -1,0 +1,266 @@
+"""One thread that writes one SQLite file which the processes of a machine share.
+
+Law: what waits is done in one transaction, in the order given, so that many calls share an fsync and no call waits on the
+event loop for a lock. A request is answered after its transaction is durable, or refused within ``ANSWER_SECONDS``. One that
+must not be lost (*owed*) and cannot be written is written as soon as the file can be, before all else.
+
+Processes queue at a lock of the file system's: SQLite's own is asked again and again, with naps in between, and starves
+whoever naps longest.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from douane.background import give_way
+from douane.errors import EnvironmentFailedError
+from douane.ledger.base import ANSWER_SECONDS, LedgerUnavailableError
+
+__all__ = ["PATIENT_MS", "Writer", "connect"]
+
+_BUSY_MS = 200
+"""How long a transaction waits for a process that does not queue: less than ANSWER_SECONDS."""
+PATIENT_MS = 5000
+"""How long opening and reading wait."""
+_BATCH = 256
+_OWED = 100_000
+_OWED_SECONDS = 1.0
+"""After which what is owed is tried again, where nobody asks for anything."""
+_CLOSE_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class _Wish:
+    """One request to the writing thread."""
+
+    act: Callable[[Any], Any]
+    future: "asyncio.Future[Any] | None"
+    owed: bool
+    """It is done sometime, whoever waits."""
+    given_up: bool = False
+    """Nobody waits any more."""
+    result: Any = None
+    failure: Exception | None = None
+    done: threading.Event | None = None
+    """For a thread that waits."""
+
+
+class Writer:
+    """Asks are callables that get what *begin* makes of the connection once a transaction has begun; its ``close()`` is called
+    before the commit, and *done* with it after."""
+
+    def __init__(self, path: Path, schema: str, version: int, begin: Callable[[sqlite3.Connection], Any],
+                 done: Callable[[Any], None], *, durable: bool = True) -> None:
+        """Opens the file, made where it is missing. *durable*: else a power failure may cost the last transactions.
+        Raises EnvironmentFailedError."""
+        self.path = path
+        self.failure = ""
+        """Why the last transaction failed; empty after one that did not."""
+        self._begin, self._done = begin, done
+        self._wishes: queue.SimpleQueue[_Wish | None] = queue.SimpleQueue()
+        self._owed: list[_Wish] = []
+        self._closed = False
+        self._thread: threading.Thread | None = None
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+            with contextlib.ExitStack() as undo:
+                self._queue = os.open(path.with_name(path.name + ".queue"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+                undo.callback(os.close, self._queue)
+                self.connection = undo.enter_context(contextlib.closing(connect(path, PATIENT_MS)))
+                self.connection.execute("PRAGMA journal_mode=WAL")
+                self.connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
+                _make(self.connection, path, schema, version)
+                self.connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+                undo.pop_all()
+        except (sqlite3.Error, OSError) as error:
+            raise EnvironmentFailedError(f"{path}: cannot be opened: {error}") from None
+        self._identity = _identity(path)
+
+    def now(self, act: Callable[[Any], Any]) -> Any:
+        """*act* in a transaction of its own; blocks. Raises EnvironmentFailedError."""
+        done = threading.Event()
+        wish = _Wish(act, None, owed=True, done=done)
+        self._put(wish)
+        if not done.wait(PATIENT_MS / 1000) or wish.failure is not None:
+            raise EnvironmentFailedError(f"{self.path}: cannot be written: {wish.failure or 'it takes too long'}")
+        return wish.result
+
+    async def ask(self, act: Callable[[Any], Any]) -> Any:
+        """*act*'s result. Raises LedgerUnavailableError within ANSWER_SECONDS; it may be done all the same."""
+        if self._closed:
+            raise LedgerUnavailableError("the ledger is closed")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        wish = _Wish(act, future, owed=False)
+        timer = loop.call_later(ANSWER_SECONDS, _too_late, wish)
+        self._put(wish)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            wish.given_up = True
+            raise
+        finally:
+            timer.cancel()
+
+    def owe(self, act: Callable[[Any], Any]) -> Awaitable[Any]:
+        """In line when this returns; done when awaited, which nobody need. Raises LedgerUnavailableError."""
+        if self._closed:
+            raise LedgerUnavailableError("the ledger is closed")
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(_nobody_misses)
+        self._put(_Wish(act, future, owed=True))
+        return future
+
+    def look_again(self, touch: Callable[[Any], Any]) -> None:
+        """Where the last transaction failed, try one; on the loop. Readiness must not wait for a call that it keeps away."""
+        if self.failure and not self._closed:
+            future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            future.add_done_callback(_nobody_misses)
+            self._put(_Wish(touch, future, owed=False))
+
+    def close(self) -> None:
+        """Do what waits, then close. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._thread is not None:
+            self._wishes.put(None)
+            self._thread.join(_CLOSE_SECONDS)
+            if self._thread.is_alive():
+                return  # the disk hangs; what is held stays charged
+        if self._owed:
+            self._transact(self._owed)  # once more; else it is booked at the next start
+        self.connection.close()
+        os.close(self._queue)
+
+    def _put(self, wish: _Wish) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name=self.path.stem, daemon=True)
+            self._thread.start()
+        self._wishes.put(wish)
+
+    # -- the writing thread ----------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        give_way()
+        while True:
+            try:
+                wish = self._wishes.get(timeout=_OWED_SECONDS if self._owed else None)
+            except queue.Empty:
+                self._serve([])
+                continue
+            if wish is None:
+                break
+            batch, last = [wish], False
+            while not last and len(batch) < _BATCH:
+                try:
+                    following = self._wishes.get_nowait()
+                except queue.Empty:
+                    break
+                last = following is None
+                if following is not None:
+                    batch.append(following)
+            self._serve(batch)
+            if last:
+                break
+
+    def _serve(self, batch: list[_Wish]) -> None:
+        if not batch and not self._owed:
+            return
+        failure = self._transact([*self._owed, *batch])
+        self.failure = "" if failure is None else str(failure)
+        if failure is None:
+            self._owed.clear()
+        else:
+            self._owed += [one for one in batch if one.owed][: _OWED - len(self._owed)]
+        by_loop: dict[asyncio.AbstractEventLoop, list[_Wish]] = {}
+        for wish in batch:
+            if wish.done is not None:
+                wish.failure = failure
+                wish.done.set()
+            if wish.future is not None:
+                by_loop.setdefault(wish.future.get_loop(), []).append(wish)
+        for loop, wishes in by_loop.items():
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(_answer, wishes, failure)
+
+    def _transact(self, wishes: list[_Wish]) -> Exception | None:
+        """All of *wishes* durably, or none. Returns what failed."""
+        connection = self.connection
+        fcntl.flock(self._queue, fcntl.LOCK_EX)
+        try:
+            if _identity(self.path) != self._identity:
+                raise sqlite3.OperationalError("the file was moved or deleted")
+            connection.execute("BEGIN IMMEDIATE")
+            work = self._begin(connection)
+            for wish in wishes:
+                if wish.owed or not wish.given_up:
+                    wish.result = wish.act(work)
+            work.close()
+            connection.execute("COMMIT")
+        except (sqlite3.Error, OSError, OverflowError) as error:
+            with contextlib.suppress(sqlite3.Error):
+                connection.rollback()
+            return error
+        finally:
+            fcntl.flock(self._queue, fcntl.LOCK_UN)
+        self._done(work)
+        return None
+
+
+def _answer(wishes: list[_Wish], failure: Exception | None) -> None:
+    """On the loop."""
+    for wish in wishes:
+        if wish.future is None or wish.future.done():
+            continue
+        if failure is None:
+            wish.future.set_result(wish.result)
+        else:
+            wish.future.set_exception(LedgerUnavailableError(f"the ledger cannot be written ({type(failure).__name__})"))
+
+
+def _too_late(wish: _Wish) -> None:
+    wish.given_up = True
+    if wish.future is not None and not wish.future.done():
+        wish.future.set_exception(LedgerUnavailableError(f"the ledger did not answer within {ANSWER_SECONDS:g} s"))
+
+
+def _nobody_misses(done: "asyncio.Future[Any]") -> None:
+    if not done.cancelled():
+        done.exception()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    said = path.stat()
+    return said.st_dev, said.st_ino
+
+
+def connect(path: Path, patience_ms: int, mode: str = "rw") -> sqlite3.Connection:
+    """Raises sqlite3.Error. *mode*: ``ro`` reads only."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=patience_ms / 1000,
+                           isolation_level=None, check_same_thread=False)
+
+
+def _make(connection: sqlite3.Connection, path: Path, schema: str, version: int) -> None:
+    """The schema, where it is missing; and a look at the file. Raises EnvironmentFailedError, sqlite3.Error."""
+    connection.execute("BEGIN IMMEDIATE")  # another process may be making it
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    if found == 0:
+        for statement in schema.strip().rstrip(";").split(";\n"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version={version}")
+    connection.execute("COMMIT")
+    if found not in (0, version):
+        raise EnvironmentFailedError(f"{path}: of version {found}; this Douane reads version {version}: move it away to "
+                                     "begin a new one")
+    (sound,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if sound != "ok":
+        raise EnvironmentFailedError(f"{path}: is damaged ({sound}); move it away to begin a new one")
