@@ -182,8 +182,8 @@ class Parent:
             if found is None:
                 await self._crew.all("discard", ASK_SECONDS, errors=lines)
                 raise ConfigError("\n".join(lines))
-            self._files, self._summary = files, found  # whoever begins from now on, begins with these
             await self._crew.adopt()
+            self._files, self._summary = files, found  # whoever begins from now on, begins with these
             log.info("policies reloaded", extra={"revision": found.revision[:12]})
             return found.revision
 
