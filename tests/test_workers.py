@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from douane.audit import record
 from douane.audit.log import AuditLog
@@ -273,6 +274,22 @@ def test_at_the_end_all_finish_what_runs(gateway: Gateway) -> None:
 # -- each with a gateway of its own --------------------------------------------------------------------------------------
 
 
+def key_of(issued: Path) -> bytes:
+    certificate = x509.load_pem_x509_certificate(issued.read_bytes()[issued.read_bytes().index(b"-----BEGIN CERT"):])
+    return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+
+
+def signers(gateway: Gateway, times: int) -> set[bytes | None]:
+    """The keys that have signed the leaves we are shown."""
+    found = set()
+    for _ in range(times):
+        with Wire.tls(gateway) as wire:
+            shown = wire.sock.getpeercert(True)  # type: ignore[attr-defined]
+        leaf = x509.load_der_x509_certificate(shown)
+        found.add(leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier)
+    return found
+
+
 def alive(pid: int) -> bool:
     """One that has ended and that nobody has waited for yet is not."""
     with suppress(OSError):
@@ -280,9 +297,14 @@ def alive(pid: int) -> bool:
     return False
 
 
-def test_no_worker_outlives_its_parent(tmp_path: Path, provider: LocalProvider) -> None:
-    gateway = Gateway(tmp_path, policy(provider), workers=2)
+def test_the_ca_is_the_parents_and_no_worker_outlives_its_parent(tmp_path: Path, provider: LocalProvider) -> None:
+    gateway = Gateway(tmp_path, policy(provider), workers=2, patch="import douane.hosts.parent as m\nm._CA_SECONDS = 0.2")
     serving = pids(gateway).values()
+    issued = tmp_path / "certs" / "intermediate.key"
+    before = issued.read_bytes()
+    issued.unlink()
+    assert wait_for(lambda: issued.exists() and issued.read_bytes() != before)
+    assert wait_for(lambda: signers(gateway, 12) == {key_of(issued)}), "both serve what the parent has made"
     with ThreadPoolExecutor(1) as pool:
         stream = pool.submit(call, gateway, LONG[:60], stream=True)
         assert wait_for(lambda: any(one["kind"] == "intent" for one in gateway.records()))

@@ -53,6 +53,8 @@ class Channel:
         try:
             while self._reader is not None and (line := await self._reader.readline()):
                 self._hear(line)
+        except ConnectionError:
+            pass  # it was killed, with something of ours unread
         except (OSError, ValueError) as error:
             log.error("the line between parent and worker broke: %s", where(error))
         finally:

@@ -160,7 +160,7 @@ class Crew:
         if self._at.get(hand.slot.number) is hand and not hand.asked_to_end:
             log.error("a worker died and is replaced", extra={"died": hand.slot.number, "how": hand.how})
             await self._replace(hand)
-        elif hand.may_serve and hand.failed:
+        elif hand.chain and hand.failed:
             await self._close_abandoned()
 
     async def _replace(self, dead: Hand) -> None:
