@@ -89,15 +89,17 @@ ALLOWED: dict[str, frozenset[str] | set[str]] = {
     "douane.errors": set(), "douane.secrets": set(),
     "douane.policy": {"call", "verdict", "policies", "placeholders", "histories", "providers", "tiers"},
     "douane.scopes": {"call"}, "douane.tiers": {"units"}, "douane.units": {"ledger"},
-    "douane.size": {"call", "ledger", "policy", "providers"},
+    "douane.size": {"call", "ledger", "policy", "providers", "verdict"},
     "douane.purse": {"call", "ledger", "providers", "size", "verdict"},
     "douane.edge": {"providers"},
     "douane.coding": {"call", "errors"},
-    **dict.fromkeys(under("douane.ledger"), frozenset({"ledger", "errors", "call", "background"})),
+    **dict.fromkeys(under("douane.ledger"), frozenset({"ledger", "errors", "call", "background", "secrets"})),
     "douane.chain": {"call", "edge", "policy", "providers", "verdict"},
-    "douane.gate": {"answer", "call", "chain", "ledger", "providers", "purse"},
+    "douane.gate": {"answer", "call", "chain", "ledger", "providers", "purse", "stops"},
+    "douane.stops": {"call", "ledger", "scopes", "verdict"},
     "douane.echo": {"call"},
-    "douane.answer": {"call", "coding", "echo", "errors", "policy", "providers"},
+    "douane.answer": {"call", "coding", "echo", "errors", "outflow", "policy", "providers"},
+    "douane.outflow": {"errors", "ledger", "providers"}, "douane.denied": {"errors", "providers", "verdict"},
     "douane.relay": {"asgi", "call", "relay_socket", "upstream", "errors"},
     "douane.relay_socket": {"asgi", "call", "upstream", "errors"}, "douane.said": set(),
     "douane.turns": {"call", "errors", "exchange", "gate", "policy", "providers", "said", "secrets", "verdict"},
@@ -136,7 +138,8 @@ def test_the_third_door_brings_no_server_and_no_proxy() -> None:
     """It stands in a service of somebody's own, which has a server already."""
     brought = {one for module in reached("douane.middleware") for one in imports(module)}
     assert not brought & {"mitmproxy", "uvicorn", "starlette", "uvloop"}
-    assert {module for module in reached("douane.middleware") if module.startswith("douane.hosts.")} == {"douane.hosts.house"}
+    assert {module for module in reached("douane.middleware") if module.startswith("douane.hosts.")} == {
+        "douane.hosts.house", "douane.hosts.duties"}
 
 
 @pytest.mark.parametrize("library", ["mitmproxy", "uvicorn", "starlette"])

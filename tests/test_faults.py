@@ -194,6 +194,9 @@ class Observer:
     def let_through(self, name: str) -> None:
         self.through.append(name)
 
+    def budgets(self, found: Any) -> None:
+        pass
+
     def overshot(self, usd: float) -> None:
         pass
 

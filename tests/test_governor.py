@@ -294,7 +294,7 @@ def test_denials_have_the_providers_shape(provider: Provider, code: str) -> None
     inner = plain()
 
     async def refuse(call: Any) -> Verdict:
-        return Deny(code, "because of this", retry_after=2.4)
+        return Deny(code, "because of this", retry_after=1.6)
 
     session = Session(inner, entry(Policy(refuse)), provider=provider).run()
     assert session.denied(code)["policy"] == "rule"

@@ -1,6 +1,7 @@
 """What ``/metrics`` shows: parsed as Prometheus would, equal to what was counted, and of bounded size."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -8,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from douane.call import Usage
 from douane.exchange import Exchange
 from douane.gate import Gate
+from douane.ledger.base import NANO, Account, Balance
 from douane.metrics import Metrics
 from douane.pricerules import Rules
 from douane.prices import Prices
@@ -34,8 +36,8 @@ def read(metrics: Metrics) -> Samples:
     return found
 
 
-def value(samples: Samples, name: str, **labels: str) -> float:
-    return samples[name, frozenset(labels.items())]
+def value(samples: Samples, sample: str, /, **labels: str) -> float:
+    return samples[sample, frozenset(labels.items())]
 
 
 def test_before_the_first_call() -> None:
@@ -91,6 +93,23 @@ def test_policies_failures_and_tunnels() -> None:
     assert value(samples, "douane_let_through_total", policy="redact") == 1
     assert value(samples, "douane_tunnels_total", decision="tunnelled") == 1
     assert value(samples, "douane_tunnels_total", decision="host_not_allowed") == 1
+
+
+def test_budgets_and_what_went_beyond_them() -> None:
+    metrics = Metrics()
+    account = Account("acme", "", "team", "support", "usd", "day", 0, 86400)
+    users = replace(account, scope="user", name="made up")
+    metrics.budgets([Balance(account, 2 * NANO, NANO // 2, 50 * NANO), Balance(users, 1, 1, 1),
+                     Balance(replace(account, unit="tokens"), 7, 3, None)])
+    metrics.overshot(0.25)
+    metrics.overshot(0.5)
+    samples = read(metrics)
+    labels = {"org": "acme", "scope": "team", "name": "support", "book": "", "window": "day", "unit": "usd"}
+    assert [value(samples, f"douane_budget_{what}", **labels) for what in ("limit", "spent", "reserved")] == [50, 2, 0.5]
+    assert value(samples, "douane_budget_spent", **{**labels, "unit": "tokens"}) == 7
+    assert value(samples, "douane_overshot_calls_total") == 2
+    assert value(samples, "douane_overshot_usd_total") == 0.75
+    assert "made up" not in metrics.text().decode()
 
 
 def test_labels_are_escaped() -> None:

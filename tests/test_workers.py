@@ -359,13 +359,13 @@ def test_what_a_gateway_with_more_workers_left_open_is_closed(tmp_path: Path) ->
             log.close()
         else:
             held = log
-    assert close_abandoned(tmp_path, "n") == 1, "neither what somebody holds, nor another node's, nor what ended well"
-    assert close_abandoned(tmp_path, "n") == 0
+    assert close_abandoned(tmp_path, "n", None) == 1, "neither what somebody holds, nor another node's, nor what ended well"
+    assert close_abandoned(tmp_path, "n", None) == 0
     last = [one for one in records(tmp_path / "audit") if one["node"] == "n.worker-2b"][-2:]
     assert [(one["kind"], one.get("ended"), one.get("event")) for one in last] == [
         ("outcome", "unknown", None), ("event", None, "stop")]
     held.close()
-    assert close_abandoned(tmp_path, "n") == 1
+    assert close_abandoned(tmp_path, "n", None) == 1
 
 
 # -- without a gateway ---------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from douane.call import Headers
 from douane.coding import Decoder
 from douane.echo import EchoMask
 from douane.errors import RefusedError, UpstreamError
+from douane.outflow import Outflow
 from douane.policy import BodyFilter
 from douane.providers.base import Meter
 from douane.providers.framing import Framing
@@ -65,12 +66,25 @@ class AnswerPipe:
     *limit*: bytes that a compressed answer may decode to. Beyond it the meter stops reading; where a filter must see
     the text, the answer is refused. Raises UpstreamError where the answer cannot be read."""
 
-    __slots__ = ("_capture", "_decoder", "_filters", "_framing", "_held", "_limit", "_meter", "_opened", "_pending",
-                 "_unfinished")
+    __slots__ = (
+        "_capture",
+        "_decoder",
+        "_filters",
+        "_framing",
+        "_held",
+        "_limit",
+        "_meter",
+        "_opened",
+        "_pending",
+        "_unfinished",
+        "outflow",
+    )
 
     def __init__(self, meter: Meter | None, filters: Sequence[BodyFilter], limit: int, capture: Capture | None = None) -> None:
         self._meter = meter
         self._capture = capture
+        self.outflow: Outflow | None = None
+        """Counts what a stream says, where that must be known as it is said."""
         self._filters = filters
         self._limit = limit
         self._decoder: Decoder | None = None
@@ -118,6 +132,8 @@ class AnswerPipe:
                 self._meter.feed(text)
             if self._capture is not None:
                 self._capture.feed(text)
+            if self.outflow is not None:
+                self.outflow.feed(text)
         out = text
         for one in self._filters:
             out = one.feed(out)

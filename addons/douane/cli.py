@@ -88,8 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     demo = add("demo", _demo, "show it work: a local provider, the real SDKs, what left and what came back")
     demo.add_argument("--plain", action="store_true", help="no colours, no boxes")
     budget = add("budget", _budget, "spent, reserved and left, for each budget window in force")
-    budget.add_argument("--per", choices=("principal", "team", "org"), help="only budgets of this scope")
+    budget.add_argument("--per", metavar="SCOPE", help="only of this scope: principal, team, user, tag:NAME …")
     budget.add_argument("--json", action="store_true", help="a JSON array, in USD")
+    _add_stops(add)
     prices = add("prices", _prices, "what a model costs and why; without MODEL: the policy's prices and the models in use")
     prices.add_argument("model", nargs="?", metavar="MODEL", help="as the call names it, or PROVIDER/MODEL")
     prices.add_argument("--provider", metavar="P", help="only of this provider")
@@ -100,6 +101,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 type _Add = Callable[..., argparse.ArgumentParser]
+
+
+def _add_stops(add: _Add) -> None:
+    stops = "stop calls at once, on every node, until they are resumed; without options: what is stopped"
+    for name, command, what in (("stop", _stop, stops), ("resume", _resume, "let stopped calls on again")):
+        made = add(name, command, what)
+        whose = made.add_mutually_exclusive_group()
+        whose.add_argument("--all", action="store_true", help="every call")
+        for scope in ("principal", "team", "org", "user", "agent", "model", "provider"):
+            whose.add_argument(f"--{scope}", dest=f"of_{scope}", metavar="NAME", help=f"the calls of one {scope}")
+        whose.add_argument("--tag", dest="of_tag", metavar="NAME=VALUE", help="the calls with a tag")
+        if name == "stop":
+            made.add_argument("--now", action="store_true", help="end those that run, too")
 
 
 def _add_audit(commands: "argparse._SubParsersAction[_Parser]", add: _Add) -> None:
@@ -207,13 +221,55 @@ def _demo(parsed: argparse.Namespace, places: Places) -> int:
 def _budget(parsed: argparse.Namespace, places: Places) -> int:
     import time
 
+    from douane.hosts.ledger import balances
     from douane.ledger import show
-    from douane.ledger.sqlite import read_balances
 
-    found = [one for one in read_balances(places.data, time.time()) if parsed.per in (None, one.account.scope)]
+    found = [one for one in balances(places, time.time()) if parsed.per in (None, one.account.scope)]
     print(show.as_json(found) if parsed.json else show.table(found) if found else "no budget has been charged in a window "
           "that is in force")
     return 0
+
+
+def _whose(parsed: argparse.Namespace) -> tuple[str, str] | None:
+    """(scope, name) of a stop, or None where nobody is named."""
+    if parsed.all:
+        return "all", ""
+    if parsed.of_tag is not None:
+        tag, equals, value = parsed.of_tag.partition("=")
+        if not equals:
+            raise ConfigError(f"--tag {parsed.of_tag}: write NAME=VALUE")
+        return f"tag:{tag}", value
+    named = [(name[3:], value) for name, value in vars(parsed).items() if name.startswith("of_") and value is not None]
+    return named[0] if named else None
+
+
+def _stop(parsed: argparse.Namespace, places: Places) -> int:
+    import time
+
+    from douane.hosts import ledger
+    from douane.ledger.base import Stop
+
+    whose = _whose(parsed)
+    if whose is None:
+        if parsed.now:
+            raise ConfigError("stop --now: say whose calls: --all, --team NAME …")
+        print("\n".join(map(ledger.line, ledger.stops(places))) or "nothing is stopped")
+        return 0
+    one = Stop(*whose, time.time(), parsed.now)
+    ledger.stop(places, one)
+    print(f"stopped: {ledger.line(one)}")
+    return 0
+
+
+def _resume(parsed: argparse.Namespace, places: Places) -> int:
+    from douane.hosts import ledger
+
+    whose = _whose(parsed)
+    if whose is None:
+        raise ConfigError("resume: say whose calls: --all, --team NAME … (see: douane stop)")
+    done = ledger.resume(places, *whose)
+    print("resumed" if done else "no such stop is in force (see: douane stop)", file=sys.stdout if done else sys.stderr)
+    return 0 if done else 1
 
 
 def _prices(parsed: argparse.Namespace, places: Places) -> int:

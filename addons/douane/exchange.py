@@ -25,11 +25,13 @@ from douane.errors import DENIALS, RefusedError
 from douane.gate import AuditSink, Gate
 from douane.ledger.base import LedgerUnavailableError, Rate, Slots
 from douane.logs import where
+from douane.outflow import AHEAD, STEP, Outflow
 from douane.policy import BodyFilter
 from douane.providers.ask_usage import UsageFilter, asking
 from douane.providers.base import Meter, Operation, Provider, Reading, query_keys
 from douane.providers.framing import Framing, framing_of
 from douane.purse import Purse
+from douane.size import OF_THE_BYTES
 from douane.unsearched import declare
 from douane.verdict import Allow, Deny, Rewrite, Verdict
 from douane.waiting import at_once_or_within, is_cancelled
@@ -44,8 +46,6 @@ MOST_FINDINGS = 1000
 """Of one turn of a session, whose frames nobody counts."""
 _REQUEST_IDS = (b"x-request-id", b"request-id", b"x-amzn-requestid")
 _NO_READING = Reading()
-_OF_THE_BYTES = frozenset({b"content-encoding", b"content-md5", b"digest", b"content-digest"})
-"""Headers of a body that no byte can be put into."""
 
 
 @dataclass(slots=True)
@@ -114,14 +114,14 @@ class Exchange:
 
     async def screen(self) -> Deny | None:
         """Judge by the head alone: the entries before the first that needs the body."""
-        return await self._judge(head_only=True)
+        return await self._judge(head_only=True) or self._stopped()
 
     async def admit(self, call: Call) -> Deny | None:
         """Judge the whole *call* by the remaining entries, make the filters for its answer, then make the intent
         durable. Raises AuditUnavailableError."""
         self.call = call
-        denial = (self._declare() or await self._judge(head_only=False) or await self._hold() or self._unsigned(call.body)
-                  or self._prepare())
+        denial = (self._stopped() or self._declare() or await self._judge(head_only=False) or await self._hold()
+                  or self._unsigned(call.body) or self._prepare())
         if denial is None:
             self._ask_usage()
             await self.intend()
@@ -134,7 +134,8 @@ class Exchange:
         self._judged = 0
         self._purse.forget()
         before = len(self._findings)
-        denial = self._declare() or await self._judge(head_only=False, asks=asks) or await self._hold()
+        denial = (self._stopped() or self._declare() or await self._judge(head_only=False, asks=asks)
+                  or await self._hold())
         new = [one for one in self._findings[before:] if one not in self._findings[:before]]
         self._findings[before:] = new[:max(0, MOST_FINDINGS - before)]
         return denial
@@ -167,7 +168,7 @@ class Exchange:
         call = self.call
         if not (self.provider.includes_usage and call.stream and call.operation in ("chat", "completions")):
             return
-        if not _OF_THE_BYTES.isdisjoint(name for name, _ in call.headers):
+        if not OF_THE_BYTES.isdisjoint(name for name, _ in call.headers):
             return
         asked = asking(call.body, call.document)
         if asked is not None:
@@ -195,6 +196,13 @@ class Exchange:
         denial = Deny("credential_missing", "the app signed the request with its own AWS keys, and a policy changed it since: "
                                             f"configure AWS keys for {call.provider}, so that it can be signed again")
         self.refuse("signature", denial)
+        return denial
+
+    def _stopped(self) -> Deny | None:
+        """Whether an administrator has stopped such calls."""
+        denial = self.gate.stops.deny(self.call)
+        if denial is not None:
+            self.refuse("stop", denial)
         return denial
 
     def refuse(self, by: str, denial: Deny) -> None:
@@ -359,6 +367,9 @@ class Exchange:
             self._capture = Capture(EchoMask(key) if key else None)
             self._capture.framing = framing
         self._pipe = AnswerPipe(self._meter, self._filters, self.chain.edge.max_body, self._capture)
+        assumed = self._purse.assumed
+        if wire is not None and framing is not None and assumed is not None and status < 300:
+            self._pipe.outflow = Outflow(wire.deltas, framing, self.call.provider, self.call.model, assumed)
         passed = self._guarded(self._pipe.start, headers, coding, framing=open_framing)
         for name, value in passed:  # as the filters left it: a provider may echo a key here too
             if name in _REQUEST_IDS:
@@ -381,6 +392,30 @@ class Exchange:
         if not clock.first_body:
             clock.first_body = clock.last_body
         return self._guarded(self._begun().feed, chunk)
+
+    @property
+    def short(self) -> bool:
+        """Whether what the stream has said comes near what is held for it: :meth:`hold_more` before it says more."""
+        outflow = None if self._pipe is None else self._pipe.outflow
+        return outflow is not None and outflow.short
+
+    async def hold_more(self) -> Deny | None:
+        """Hold what the stream may say next. The denial: there is no room for it, and it ends here."""
+        outflow = None if self._pipe is None else self._pipe.outflow
+        if outflow is None:
+            return None
+        denial = None
+        for step in (STEP + AHEAD, (STEP + AHEAD) // 4):
+            wanted = outflow.tokens + step
+            denial = await self._purse.extend(wanted)
+            if denial is None:
+                outflow.held = wanted
+                return None
+            if denial.code != "budget_exceeded":
+                break
+        if denial is not None:
+            self.refuse(self._purse.policy, denial)
+        return denial
 
     @contextmanager
     def unread(self) -> Iterator[None]:

@@ -18,7 +18,7 @@ from douane.source import MAX_BYTES, Entry, Items, Node, Place, Problems, Table,
 __all__ = ["Document", "read_folder", "snapshot"]
 
 _NAMED = ("credentials", "providers", "prices", "tiers")
-_SINGLE = ("mode", "edge", "chain", "audit", "upstream_proxy", "ca", "ledger")
+_SINGLE = ("mode", "edge", "chain", "audit", "upstream_proxy", "ca", "ledger", "alerts")
 _SECTIONS = ("version", "principals", *_NAMED, *_SINGLE)
 _TRIES = 5
 

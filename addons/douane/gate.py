@@ -5,15 +5,16 @@ Law 8: an exchange keeps the chain it began with. ``adopt`` swaps the chain for 
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from douane.answer import Capture
 from douane.call import Call, Usage
 from douane.chain import Chain
-from douane.ledger.base import ClosedLedger
+from douane.ledger.base import Balance, ClosedLedger
 from douane.providers.base import Wire
 from douane.purse import Most, Till
+from douane.stops import StopBoard
 
 __all__ = ["AuditSink", "Bill", "Gate", "Observer", "Pricing", "Scribe", "new_id"]
 
@@ -86,6 +87,10 @@ class Observer(Protocol):
         """A call cost more than was held for it."""
         ...
 
+    def budgets(self, found: Sequence[Balance]) -> None:
+        """How the budgets stand."""
+        ...
+
     def let_through(self, name: str) -> None:
         """A policy failed and its ``on_error: allow`` applied."""
         ...
@@ -100,6 +105,7 @@ class Gate:
                  ledger: Till | None = None) -> None:
         self.chain = chain
         self.ledger: Till = ClosedLedger() if ledger is None else ledger
+        self.stops = StopBoard()
         self.scribe = scribe
         """None: no bodies are kept, whatever the chain's audit level."""
         self.log = log

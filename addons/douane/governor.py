@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from douane.asgi import DISCONNECT, App, Departure, Message, Receive, Scope, Send
-from douane.call import Ended
+from douane.call import Call, Ended
 from douane.chain import Chain
 from douane.denied import denied_headers
 from douane.errors import DENIALS, AuditUnavailableError, RefusedError, UpstreamError
@@ -36,6 +36,14 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 class _ClientLeftError(Exception):
     """The client went before its request was whole."""
+
+
+class _SpentError(Exception):
+    """Nothing more can be held for the stream that runs: it ends here."""
+
+    def __init__(self, denial: Deny) -> None:
+        super().__init__(denial.reason)
+        self.denial = denial
 
 
 class AnswerCutError(Exception):
@@ -78,7 +86,7 @@ class Governor:
 class _Passage:
     """One request on its way through. Holds what the steps share."""
 
-    __slots__ = ("app", "arrival", "body_read", "exchange", "head", "held", "left", "receive", "remaining", "scope",
+    __slots__ = ("_stop", "app", "arrival", "body_read", "exchange", "head", "held", "left", "receive", "remaining", "scope",
                  "send", "started", "task")
 
     def __init__(self, governor: Governor, arrival: Arrival, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,6 +105,8 @@ class _Passage:
         self.left = False
         """Whether the client has gone."""
         self.body_read = False
+        self._stop: Deny | None = None
+        """Why it must not run on."""
         self.task = asyncio.current_task()
 
     async def run(self) -> None:
@@ -111,6 +121,11 @@ class _Passage:
             await self._close_book("client_disconnected")
             return
         except asyncio.CancelledError:
+            if self._stop is not None and self.task is not None and not self.left:
+                self.task.uncancel()
+                self.exchange.refuse("stop", self._stop)
+                await self._deny(self._stop, "cut")
+                return
             if not self.left:  # the server stops
                 self._refuse("governor", "stopped", "the gateway stopped")
                 await self._close_book("stopped")
@@ -130,6 +145,8 @@ class _Passage:
             ended: Ended = "upstream_timeout" if error.code == "upstream_timeout" else "upstream_error"
             return self._refuse("relay", error.code, error.reason), ended
         ended = "cut" if self.exchange.forwarded else "denied"
+        if isinstance(error, _SpentError):
+            return error.denial, ended
         if isinstance(error, RefusedError):
             by = "audit" if isinstance(error, AuditUnavailableError) else "governor"
             return self._refuse(by, error.code, error.reason), ended
@@ -207,6 +224,13 @@ class _Passage:
         if departure is not None and departure.gone:  # while it was judged
             raise _ClientLeftError
         exchange.forward()
+        exchange.gate.stops.entered(call, self.stop)
+        try:
+            await self._call(scope, call, departure)
+        finally:
+            exchange.gate.stops.left(self.stop)
+
+    async def _call(self, scope: Scope, call: Call, departure: Departure | None) -> None:
         if departure is None:
             watcher = asyncio.ensure_future(self._watch())
             try:
@@ -219,6 +243,12 @@ class _Passage:
                 await self.app(scope, _replay(call.body, self._watch), self._passed_back)
             finally:
                 departure.tell = None
+
+    def stop(self, denial: Deny) -> None:
+        """End it where it is, with *denial*."""
+        if not self.exchange.done and self.task is not None and self._stop is None:
+            self._stop = denial
+            self.task.cancel()
 
     def _left(self) -> None:
         if not self.exchange.done and self.task is not None:
@@ -260,6 +290,8 @@ class _Passage:
             await self._send_head()
             with exchange.unread():
                 await self.send({"type": "http.response.body", "body": out, "more_body": not ended})
+        if not ended and exchange.short and (denial := await exchange.hold_more()) is not None:
+            raise _SpentError(denial)
 
     async def _send_head(self) -> None:
         if not self.started and self.head is not None:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from douane import governed, sections
+from douane.alerts import Channel
 from douane.call import Call, Target
 from douane.chain import AuditRules, Chain, Entry
 from douane.conditions import compile_condition
@@ -34,7 +35,7 @@ from douane.sections import LedgerRules
 from douane.source import Items, Node, Place, Problems, Table, kind, suggest
 from douane.units import Bytes, Spelled
 
-__all__ = ["Loaded", "load", "tls_names"]
+__all__ = ["Loaded", "ledger_rules", "load", "tls_names"]
 
 _BESIDE = ("when", "mode", "on_error")
 _LATER_LEVELS = ("full",)
@@ -59,6 +60,8 @@ class Loaded:
     credential_providers: frozenset[str]
     """Names of the providers for which a credential is configured."""
     ledger: LedgerRules
+    alerts: tuple[Channel, ...]
+    """Whom budgets tell."""
     secret_variables: frozenset[str]
     """Names of the environment variables that hold keys: no app that we start may inherit them."""
 
@@ -92,11 +95,21 @@ def load(folder: Path, *, environ: Mapping[str, str] = os.environ, tokens: Token
     prices = prices.and_free(name for name, one in table.items() if one.free)
     proxy, roots = _proxy(document, problems), _roots(document, folder, problems)
     ledger = sections.read_ledger(document.single.get("ledger"), references, problems)
+    alerts = sections.read_alerts(document.single.get("alerts"), references, problems)
     problems.raise_any()
     laws = _laws(table, Register() if register is None else register)
     chain = Chain(document.revision(), entries, edge, hosts, audit, document.files, roots, laws)
     return Loaded(chain, people, vault, MappingProxyType(table), prices, proxy, roots, people.beyond_loopback,
-                  vault.providers, ledger, frozenset(references.variables))
+                  vault.providers, ledger, alerts, frozenset(references.variables))
+
+
+def ledger_rules(folder: Path, *, environ: Mapping[str, str] = os.environ) -> LedgerRules:
+    """``ledger:`` alone, for whoever needs no more of the policies. Raises ConfigError."""
+    problems = Problems()
+    document = read_folder(folder, problems)
+    found = sections.read_ledger(document.single.get("ledger"), sections.References(environ, folder), problems)
+    problems.raise_any()
+    return found
 
 
 def _laws(table: Mapping[str, Provider], register: Register) -> tuple[Entry, ...]:

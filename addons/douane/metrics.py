@@ -9,6 +9,7 @@ asks: its own counters take a lock at each step, which made a twentieth of a cal
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -16,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from douane.call import Usage
+from douane.ledger.base import NANO, Account, Balance
 
 __all__ = ["Metrics"]
 
@@ -29,6 +31,10 @@ _LATENCIES = (
     ("upstream", "douane_upstream_seconds", "The provider's part of a call", SECONDS),
     ("first_token", "douane_first_byte_seconds", "To the first byte of an answer's body", SECONDS),
 )
+
+
+_NAMED_BY_US = frozenset({"principal", "team", "org", "provider"})
+_MOST_BUDGETS = 1000
 
 
 class _Histogram:
@@ -83,6 +89,7 @@ class Metrics(Collector):
         self._through: dict[str, int] = {}
         self._tunnels: dict[str, int] = {}
         self._overshot = [0.0, 0.0]
+        self._budgets: Sequence[Balance] = ()
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -126,6 +133,10 @@ class Metrics(Collector):
         self._overshot[0] += 1
         self._overshot[1] += usd
 
+    def budgets(self, found: Sequence[Balance]) -> None:
+        """How they stand now: of scopes whose names stand in policy files or in our tables."""
+        self._budgets = [one for one in found if one.account.scope in _NAMED_BY_US][:_MOST_BUDGETS]
+
     def let_through(self, name: str) -> None:
         self._through[name] = self._through.get(name, 0) + 1
 
@@ -140,7 +151,7 @@ class Metrics(Collector):
                 "latencies": [[labels, [one.parts() for one in found]] for labels, found in self._latencies.items()],
                 "policies": [[name, found.parts()] for name, found in self._policies.items()],
                 "failed": dict(self._failed), "through": dict(self._through), "tunnels": dict(self._tunnels),
-                "overshot": list(self._overshot)}
+                "overshot": list(self._overshot), "budgets": [asdict(one) for one in self._budgets]}
 
     def add(self, counts: Mapping[str, Any], *, ended: bool = False) -> None:
         """What :meth:`counts` of another process said. *ended*: it is no more, and what ran there runs no longer."""
@@ -160,6 +171,8 @@ class Metrics(Collector):
             for name, count in counts[more].items():
                 into[name] = into.get(name, 0) + count
         self._overshot = [a + b for a, b in zip(self._overshot, counts["overshot"], strict=True)]
+        if not ended:  # everybody's are the same, as each has looked at them last
+            self._budgets = [Balance(Account(**one.pop("account")), **one) for one in map(dict, counts["budgets"])]
 
     def text(self) -> bytes:
         """The exposition format."""
@@ -176,6 +189,7 @@ class Metrics(Collector):
                           {(name,): histogram for name, histogram in self._policies.items()})
         yield _counter("douane_failed_closed", "Calls refused because something failed, not because of what they were",
                        "code", self._failed)
+        yield from _gauges(self._budgets)
         yield CounterMetricFamily("douane_overshot_calls", "Calls that cost more than was held for them", self._overshot[0])
         yield CounterMetricFamily("douane_overshot_usd", "What they cost beyond that", self._overshot[1])
         yield _counter("douane_let_through", "Failures of a policy that on_error: allow let pass", "policy", self._through)
@@ -198,6 +212,22 @@ class Metrics(Collector):
             for kind, count in zip(_KINDS, total.tokens, strict=True):
                 tokens.add_metric((*key, kind), count)
         yield from (calls, tokens, cost)
+
+
+def _gauges(budgets: Sequence[Balance]) -> Iterator[Metric]:
+    """Amounts in the account's unit; money in USD."""
+    labels = ("org", "scope", "name", "book", "window", "unit")
+    limit = GaugeMetricFamily("douane_budget_limit", "The limit of a budget in its window", labels=labels)
+    spent = GaugeMetricFamily("douane_budget_spent", "What was charged to a budget in its window", labels=labels)
+    reserved = GaugeMetricFamily("douane_budget_reserved", "What a budget holds for calls that run", labels=labels)
+    for one in budgets:
+        of = one.account
+        key, part = (of.org, of.scope, of.name, of.book, of.period, of.unit), NANO if of.unit == "usd" else 1
+        if one.limit is not None:
+            limit.add_metric(key, one.limit / part)
+        spent.add_metric(key, one.captured / part)
+        reserved.add_metric(key, one.reserved / part)
+    yield from (limit, spent, reserved)
 
 
 def _histograms(name: str, what: str, labels: tuple[str, ...],

@@ -99,7 +99,7 @@ class Douane:
         startup = [await receive()]
         self._closed = False
         try:
-            self._opened()
+            await self._opened().begin()
         except DouaneError as error:  # not raised: servers take that for an app without a lifespan, and go on
             await send({"type": "lifespan.startup.failed", "message": f"Douane: {error}"})
             return
@@ -154,13 +154,29 @@ class _Desk:
         self._relay = Relay(self._pool)
         self._reloader = Reloader(office.loaded, lambda: office.load(policies), self._adopt)
         office.warm(self.gate.chain)
+        self._duties = office.duties(self.gate)
+        self._beginning: asyncio.Task[None] | None = None
+
+    async def begin(self) -> None:
+        """On the loop, before the first request: nobody who is stopped may pass before that is known."""
+        if self._beginning is None:
+            self._beginning = asyncio.ensure_future(self._begin())
+        await self._beginning
+
+    async def _begin(self) -> None:
+        if self._duties is not None:
+            await self._duties.start()
 
     async def close(self) -> None:
+        if self._duties is not None:
+            await self._duties.stop()
         await self._pool.aclose()
         await self.office.note(record.event("stop", self.gate.clock()))
         await asyncio.to_thread(self.office.close)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._beginning is None or not self._beginning.done():
+            await self.begin()
         if self._arrival(self.gate.chain, scope) is None:
             await self.app(scope, receive, send)
         elif scope.get("method") == "OPTIONS":  # a browser's question before its call: no text, and none let through

@@ -33,13 +33,11 @@ from douane.providers.base import Operation, Wire
 from douane.providers.edit import put, quoted
 from douane.providers.room import Room
 from douane.providers.wires import read_json
-from douane.size import Size, size_of
+from douane.size import OF_THE_BYTES, Size, size_of
 from douane.verdict import Deny
 
 __all__ = ["Most", "Pricing", "Purse", "Till", "with_model"]
 
-_OF_THE_BYTES = frozenset({b"content-encoding", b"content-md5", b"digest", b"content-digest"})
-"""Headers of a body in which no byte can be changed."""
 
 
 _ASSUMED = 1024
@@ -323,7 +321,7 @@ def with_model(call: Call, operation: Operation | None, model: str) -> Call | No
     if found is not None and found["model"]:
         start, end = found.span("model")
         return replace(call, path=call.path[:start] + quote(model, safe="") + call.path[end:], model=model)
-    if not isinstance(call.document, dict) or not _OF_THE_BYTES.isdisjoint(name for name, _ in call.headers):
+    if not isinstance(call.document, dict) or not OF_THE_BYTES.isdisjoint(name for name, _ in call.headers):
         return None
     try:
         body = put(call.body, ("model",), quoted(model).encode())

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
+from urllib.parse import urlsplit
 
+from douane.alerts import Channel, Mail, Slack, Webhook
 from douane.call import Credential, Principal
 from douane.errors import ConfigError
 from douane.governed import is_loopback
@@ -24,8 +26,8 @@ from douane.secrets import Secret
 from douane.source import Entry, Items, Node, Place, Problems, Table, suggest
 from douane.tiers import STANDARD, Tier
 
-__all__ = ["LedgerRules", "References", "Seen", "check_plain_http", "read_credentials", "read_ledger", "read_principals",
-           "read_tiers"]
+__all__ = ["LedgerRules", "References", "Seen", "check_plain_http", "read_alerts", "read_credentials", "read_ledger",
+           "read_principals", "read_tiers"]
 
 type Seen = dict[bytes, Place]
 """sha256 of a principal's key → where it stands."""
@@ -102,6 +104,68 @@ def read_ledger(entry: Entry | None, references: References, problems: Problems)
                                   "redis+sentinel://HOST:PORT,HOST:PORT/MASTER")
     object.__setattr__(given, "url", url)
     return given
+
+
+@dataclass(frozen=True, slots=True)
+class AlertSpec:
+    """An entry of ``alerts:``: a webhook (signed where *secret* is given), a Slack webhook, or e-mail; the fields are its
+    schema."""
+
+    webhook: str = ""
+    secret: str = ""
+    slack: str = ""
+    email: str | tuple[str, ...] = ()
+    smtp: str = ""
+    sender: str = ""
+
+
+def read_alerts(entry: Entry | None, references: References, problems: Problems) -> tuple[Channel, ...]:
+    """Whom budgets tell."""
+    if entry is None:
+        return ()
+    specs = read(entry.node, tuple[AlertSpec, ...], "alerts", problems)
+    nodes = entry.node.items if isinstance(entry.node, Items) else ()
+    found = [] if specs is INVALID else [_channel(f"alerts[{index}]", spec, node.place, references, problems)
+                                         for index, (spec, node) in enumerate(zip(specs, nodes, strict=True))]
+    return tuple(one for one in found if one is not None)
+
+
+def _channel(what: str, spec: AlertSpec, place: Place, references: References, problems: Problems) -> Channel | None:
+    kinds = [name for name in ("webhook", "slack", "email") if getattr(spec, name)]
+    if len(kinds) != 1:
+        problems.add(place, f"{what}: one of webhook, slack, email")
+        return None
+    if kinds[0] == "email":
+        to = (spec.email,) if isinstance(spec.email, str) else spec.email
+        smtp = _url(f"{what}.smtp", spec.smtp, ("smtp", "smtps"), place, references, problems)
+        for address in (*to, spec.sender):
+            if not _ADDRESS.fullmatch(address):
+                problems.add(place, f"{what}: `{address[:60]}` is no e-mail address (email: to whom, sender: from whom)")
+                return None
+        return None if smtp is None else Mail(smtp, spec.sender, to)
+    url = _url(f"{what}.{kinds[0]}", getattr(spec, kinds[0]), ("https", "http"), place, references, problems)
+    if kinds[0] == "slack":
+        return None if url is None else Slack(url)
+    secret = references.secret(spec.secret, f"{what}.secret", place, problems) if spec.secret else None
+    return None if url is None else Webhook(url, secret)
+
+
+_ADDRESS = re.compile(r"[^@\s,;<>]{1,64}@[^@\s,;<>]{1,255}")
+
+
+def _url(what: str, given: str, schemes: tuple[str, ...], place: Place, references: References,
+         problems: Problems) -> Secret | None:
+    """An address in the clear, or one that a reference leads to. Plain HTTP goes to this machine only."""
+    literal = given.startswith(tuple(f"{scheme}://" for scheme in schemes))
+    url = Secret(given) if literal else references.secret(given, what, place, problems)
+    if url is None:
+        return None
+    found = urlsplit(url.reveal())
+    if found.scheme not in schemes or not found.hostname or (found.scheme == "http" and not is_loopback(found.hostname)):
+        problems.add(place, f"{what}: allowed: {', '.join(f'{scheme}://…' for scheme in schemes)}, or env: or file: with one; "
+                            "http:// to this machine only")
+        return None
+    return url
 
 
 def read_tiers(section: Mapping[str, Entry], problems: Problems) -> Mapping[str, Tier]:

@@ -4,6 +4,7 @@ Laws: nothing is sent to the provider before the chain has said yes to the hands
 said then goes through ``turns.py``. The session's own record ends last, and however it ends.
 """
 
+import asyncio
 import contextlib
 import logging
 from urllib.parse import parse_qsl
@@ -50,6 +51,9 @@ class Session:
         self._over = False
         self._ended: Ended = "complete"
         self._talking = Turns(gate, provider, self._row, self._came, self._say)
+        self._task: asyncio.Task[None] | None = None
+        self._stop: Deny | None = None
+        """Why it must not run on."""
         self._refusal: Message = {}
         """The head of the provider's own refusal."""
 
@@ -66,8 +70,24 @@ class Session:
         scope = {**self._scope, "headers": list(call.headers), "raw_path": call.path.encode("latin-1"),
                  "query_string": call.query.encode("latin-1"), "subprotocols": self._subprotocols,
                  "state": {**state, "forward": forward, MAX_MESSAGE: self.head.chain.edge.max_body}}
-        await app(scope, self._from_client, self._to_client)
+        self._task = asyncio.current_task()
+        self._gate.stops.entered(call, self.stop)
+        try:
+            await app(scope, self._from_client, self._to_client)
+        except asyncio.CancelledError:
+            if self._stop is None or self._task is None:
+                raise
+            self._task.uncancel()
+            raise RefusedError(self._stop.code, self._stop.reason) from None
+        finally:
+            self._gate.stops.left(self.stop)
         await self.end(self._ended)
+
+    def stop(self, denial: Deny) -> None:
+        """End it where it is, with *denial*."""
+        if not self._over and self._task is not None and self._stop is None:
+            self._stop = denial
+            self._task.cancel()
 
     async def _admit(self) -> Deny | None:
         head, arrival = self.head, self._arrival

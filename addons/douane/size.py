@@ -1,18 +1,22 @@
 """How many tokens a call may come to: its input as estimated (``ledger/estimate.py``), its output as its body bounds it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from douane.call import Call
 from douane.ledger.estimate import UNSEEN, input_bound
 from douane.policy import positions
 from douane.providers.base import Bound, Wire
-from douane.providers.edit import Path, member_at
+from douane.providers.edit import Path, member_at, put
+from douane.providers.wires import read_json
+from douane.verdict import Deny
 
-__all__ = ["SILENT", "Size", "output_bound", "size_of", "spelled"]
+__all__ = ["OF_THE_BYTES", "SILENT", "Size", "inserted", "output_bound", "size_of", "spelled"]
 
 SILENT = frozenset({"embeddings", "rerank", "classify"})
 """Operations whose answers have no tokens that are billed."""
+OF_THE_BYTES = frozenset({b"content-encoding", b"content-md5", b"digest", b"content-digest"})
+"""Headers of a body in which no byte can be changed."""
 _MOST = 10_000_000
 """Tokens, or choices, that one call may ask for; more is a slip or an attack on our arithmetic."""
 
@@ -57,6 +61,28 @@ def output_bound(of: Bound, document: Any) -> int | None:
 
 def spelled(path: Path) -> str:
     return ".".join(map(str, path))
+
+
+def inserted(call: Call, of: Bound, bound: int) -> Call | Deny:
+    """The call with a bound put in: every other byte stays."""
+    if of.insert is None or not OF_THE_BYTES.isdisjoint(name for name, _ in call.headers):
+        return Deny("budget_exceeded", "the call states no bound for its output, and none can be inserted in such a body")
+    if any(path[-1] in holder for path in of.stated
+           if isinstance(holder := member_at(call.document, path[:-1]), dict) and holder.get(path[-1]) is None):
+        return Deny("bad_request", "a bound of null is none: leave the member out, so that one can be inserted")
+    try:
+        body = put(call.body, _beside(of, call.document), b"%d" % bound)
+    except ValueError as error:
+        return Deny("bad_request", str(error))
+    return replace(call, body=body, document=read_json(body))
+
+
+def _beside(of: Bound, document: object) -> Path:
+    """Where the bound goes: into the object that the call has, where a format knows it by two names."""
+    path = of.insert or ()
+    beside = (one for one in of.stated
+              if len(one) > 1 and len(one) == len(path) and isinstance(member_at(document, one[:-1]), dict))
+    return next(beside, path) if len(path) > 1 and member_at(document, path[:-1]) is None else path
 
 
 def _answers(of: Bound, document: Any) -> int:

@@ -102,6 +102,11 @@ class AuditLog:
         return self._journal.folder.name
 
     @property
+    def folder(self) -> Path:
+        """``DATA/audit``."""
+        return self._journal.folder.parent
+
+    @property
     def failure(self) -> str | None:
         """Why no record can be taken now; None where all is well."""
         return self._failure

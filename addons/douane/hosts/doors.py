@@ -76,6 +76,7 @@ class Doors:
             tunnelled=lambda: self.metrics.tunnel("tunnelled"), context=TlsContexts(house.authority).of,
             listeners=lambda: [*self.addresses(), *others()], governs=self._governs)
         self.proxy = ProxyListener(places.proxy, self.keeper, proxy)
+        self.duties = house.duties(self.gate)
         self._http_sockets = http
         self._http: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -85,6 +86,8 @@ class Doors:
     async def open(self) -> None:
         """Listen. Raises ConfigError, EnvironmentFailedError."""
         _check_strangers(self.places, self.loaded)
+        if self.duties is not None:
+            await self.duties.start()
         await self.proxy.start()
         try:
             self._http = await listen(self.http_server, self.places.http, "--http", self._http_sockets)
@@ -116,6 +119,8 @@ class Doors:
 
     async def close(self, cut: int) -> None:
         """After :meth:`drain`: write what is left to write, and let go of everything."""
+        if self.duties is not None:
+            await self.duties.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.proxy.finish()
         await self.pool.aclose()

@@ -2,30 +2,31 @@
 
 import logging
 import os
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from douane.alerts import Courier
 from douane.audit import record
 from douane.audit.bodies import Scribe
 from douane.audit.log import AuditLog
-from douane.audit.read import ended_well, last_words, reaches_back
+from douane.audit.read import ended_well
 from douane.ca import Authority
 from douane.chain import Chain
 from douane.datakey import open_data_key
 from douane.detect import Scanner, Wanted
-from douane.errors import AuditUnavailableError, DouaneError, EnvironmentFailedError
+from douane.errors import AuditUnavailableError, ConfigError, DouaneError, EnvironmentFailedError
 from douane.gate import Gate
 from douane.histories.base import Shelf
 from douane.histories.sqlite import SqliteHistories
-from douane.ledger.base import NOTHING_SPENT, Spent
-from douane.ledger.charge import UNKNOWN, recorded
+from douane.hosts.duties import Duties, recover
+from douane.ledger.base import Store
 from douane.ledger.sqlite import SqliteLedger
 from douane.loader import Loaded, load, tls_names
-from douane.logs import where
 from douane.objects.base import Register
 from douane.objects.store import SqliteObjects
 from douane.people import Tokens
@@ -34,6 +35,7 @@ from douane.places import Places, chain_names, node_name, one_at_a_time, private
 from douane.pricerules import Rules
 from douane.prices import Prices
 from douane.reload import Reloader, Result
+from douane.sections import LedgerRules
 
 __all__ = ["Fittings", "House", "Office", "close_abandoned", "furnish", "open_house", "open_office", "overrides"]
 
@@ -65,7 +67,7 @@ class Office:
     tokens: Tokens
     prices: Prices
     audit: AuditLog | None
-    ledger: SqliteLedger | None = None
+    ledger: Store | None = None
     """None: nothing can be reserved (benchmarks without budgets only)."""
     data_key: DataKey = field(default_factory=DataKey)
     scribe: Scribe | None = None
@@ -73,6 +75,8 @@ class Office:
     shelf: Shelf = field(default_factory=Shelf)
     register: Register = field(default_factory=Register)
     """Where it is found who made which stored object."""
+    courier: Courier | None = None
+    """Sends what budgets have to tell."""
     histories: SqliteHistories | None = None
     """On the shelf; None: nothing can be kept of a history."""
 
@@ -80,8 +84,16 @@ class Office:
         """The folder (or its snapshot *files*) read anew, for the same people, ledger and keys. Raises ConfigError."""
         return Fittings(self.tokens, self.data_key, self.shelf, self.register).load(policies, files)
 
+    def check(self, loaded: Loaded) -> None:
+        """Raises ConfigError where *loaded* cannot be adopted."""
+        if loaded.ledger != self.loaded.ledger:
+            raise ConfigError("ledger: another store is taken at a restart only")
+
     def adopt(self, gate: Gate, loaded: Loaded) -> None:
-        """Swap: exchanges that open from now on have the new chain and prices."""
+        """Swap: exchanges that open from now on have the new chain and prices. Raises ConfigError before anything is."""
+        self.check(loaded)
+        if self.courier is not None:
+            self.courier.channels = loaded.alerts
         gate.prices = self.prices.with_overrides(overrides(loaded))
         gate.adopt(loaded.chain)
         self.warm(loaded.chain)
@@ -93,6 +105,12 @@ class Office:
                 entry.policy.warm()
         if self.scribe is not None and chain.audit.level == "redacted":
             self.scribe.warm()
+
+    def duties(self, gate: Gate) -> Duties | None:
+        """What is to be done beside the calls; None where nothing is kept (benchmarks only)."""
+        if self.ledger is None or self.audit is None or self.courier is None:
+            return None
+        return Duties(gate, self.ledger, self.audit.folder, self.courier, self.note)
 
     async def note(self, said: dict[str, Any]) -> None:
         """An event into the log; where that cannot take it, into the process's own log."""
@@ -149,7 +167,7 @@ def open_house(places: Places) -> House:
     """Load, open and make what a gateway needs. Raises ConfigError, EnvironmentFailedError."""
     house = with_authority(open_office(places.policies, places.data), places.certs)
     try:
-        close_abandoned(places.data, node_name(os.environ))
+        close_abandoned(places.data, node_name(os.environ), house.ledger)
     except DouaneError:
         house.close()
         raise
@@ -188,11 +206,11 @@ def furnish(fittings: Fittings, loaded: Loaded, data: Path, chains: Sequence[str
     with one_at_a_time(data / _OPENING), ExitStack() as undo:
         audit = open_free(data / "audit", chains)
         undo.callback(audit.close)
-        ledger = SqliteLedger(data, audit.node)
+        ledger = open_store(loaded.ledger, data, audit.node)
         undo.callback(ledger.close)
         histories = SqliteHistories.open(data, data_key)
         undo.callback(histories.close)
-        recover(ledger, audit, data / "audit")
+        recover(ledger, data / "audit", starting=True)
         closed = close_orphans(audit, time.time)
         if closed:
             log.warning("calls of a gateway that died were closed as unknown", extra={"calls": closed})
@@ -200,33 +218,28 @@ def furnish(fittings: Fittings, loaded: Loaded, data: Path, chains: Sequence[str
         fittings.register.give(SqliteObjects(histories, data_key))
         undo.pop_all()
     return Office(loaded, fittings.tokens, prices, audit, ledger, data_key, Scribe(data_key, Scanner(Wanted())), shelf,
-                  fittings.register, histories)
+                  fittings.register, Courier(ledger, loaded.alerts), histories)
 
 
-def recover(ledger: SqliteLedger, audit: AuditLog, folder: Path) -> None:
-    """Book what gateways that died had not, ours and those whose log nobody holds: calls whose outcome is recorded at what that
-    says, calls without one at what they reserved. A call of which its log knows nothing, and reaches so far back, never left:
-    what it holds is void. Raises EnvironmentFailedError."""
-    for owner in ledger.owners():
-        if owner != ledger.owner and ledger.is_alive(owner):
-            continue
-        held = ledger.held(owner)
-        told = last_words(folder, held)
-        spent: dict[str, Spent] = {}
-        for call, at in held.items():
-            said = told.get(call)
-            if said is None:
-                if reaches_back(folder, at):
-                    spent[call] = NOTHING_SPENT
-            elif said["kind"] != "outcome":
-                spent[call] = UNKNOWN
-            else:
-                try:
-                    spent[call] = recorded(said)
-                except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-                    log.warning("an outcome cannot be booked, and what it held stays: %s", where(error),
-                                extra={"douane_id": call})
-        ledger.recover(owner, spent)
+def open_store(rules: LedgerRules, data: Path, owner: str) -> Store:
+    """The ledger that the policy files name. *owner*: this process's, of those of this data folder. Raises
+    EnvironmentFailedError."""
+    url = rules.url
+    if url is None:
+        return SqliteLedger(data, owner)
+    from douane.ledger.redis import RedisLedger  # the client, for who needs it
+
+    return RedisLedger(url, f"{owner}@{_instance(data)}")
+
+
+def _instance(data: Path) -> str:
+    """What tells this data folder from all others, for its life."""
+    path = data / "instance"
+    with suppress(FileExistsError):
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(fd, "w") as file:
+            file.write(secrets.token_hex(8))
+    return path.read_text()
 
 
 def open_log(folder: Path, node: str, workers: int) -> AuditLog:
@@ -247,7 +260,7 @@ def open_free(folder: Path, names: Sequence[str]) -> AuditLog:
     return AuditLog.open(folder, names[-1])
 
 
-def close_abandoned(data: Path, node: str) -> int:
+def close_abandoned(data: Path, node: str, ledger: Store | None) -> int:
     """Close what processes that are no more left open in logs of *node* that nobody holds: of a gateway that had more workers,
     or of a worker that died when its successor had begun. Returns how many calls. Reads files and writes: in a thread where a
     loop runs. Raises EnvironmentFailedError."""
@@ -263,10 +276,8 @@ def close_abandoned(data: Path, node: str) -> int:
                     continue
                 raise
             undo.callback(audit.close)
-            if audit.orphans:
-                ledger = SqliteLedger(data, name)
-                undo.callback(ledger.close)
-                recover(ledger, audit, folder)
+            if audit.orphans and ledger is not None:
+                recover(ledger, folder)
             if orphans := close_orphans(audit, time.time):
                 log.warning("calls of a gateway that died were closed as unknown", extra={"calls": orphans})
                 closed += orphans

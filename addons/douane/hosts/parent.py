@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 from douane import logs
@@ -36,6 +37,9 @@ log = logging.getLogger("douane.gateway")
 _LOAD_SECONDS = 60.0
 _CA_SECONDS = 60.0
 """How often the CA is looked at. By a clock that may have stood still while the machine slept: so more often than it needs."""
+
+_LEDGER = ("stops", "stop_calls", "resume_calls", "balances")
+"""What :class:`~douane.hosts.ledger.LedgerDesk` answers."""
 
 type Files = Mapping[str, bytes]
 type Request = Mapping[str, Any]
@@ -73,7 +77,8 @@ class Parent:
         self.failure: DouaneError | None = None
         private_folder(places.data)
         self._control = ControlServer(places.control, {
-            "issue": self._issue, "reload": self._reload_asked, "stop": self._stop_asked, "status": self._status})
+            "issue": self._issue, "reload": self._reload_asked, "stop": self._stop_asked, "status": self._status,
+            **{what: partial(self._ledger, what) for what in _LEDGER}})
         self._control.claim()
         self._slots = open_slots(places.proxy, places.http, workers)
         self._crew = Crew(node_name(os.environ), self._slots, self._brief, self._certify, self._gave_up)
@@ -236,6 +241,13 @@ class Parent:
     def _revoke(self, digest: str) -> None:
         self._tokens.pop(digest, None)
         self._crew.tell("revoke", digest=digest)
+
+    async def _ledger(self, what: str, request: Request, undo: contextlib.AsyncExitStack) -> dict[str, Any]:
+        """One worker answers; where it has stopped calls or let them on, the others hear of it before the answer goes out."""
+        answer = await self._crew.one("ledger", what=what, request=dict(request))
+        if what in ("stop_calls", "resume_calls"):
+            await self._crew.all("stops_changed", ASK_SECONDS)  # who is late looks by itself within a second
+        return answer
 
     async def _reload_asked(self, request: Request, undo: contextlib.AsyncExitStack) -> dict[str, Any]:
         try:

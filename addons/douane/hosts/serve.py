@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from douane.audit import record
-from douane.control import ControlServer
+from douane.control import ControlServer, Operation
 from douane.errors import ConfigError, DouaneError, EnvironmentFailedError
 from douane.hosts import admin
 from douane.hosts.banner import Addresses, banner
@@ -16,6 +16,7 @@ from douane.hosts.doors import DRAIN_SECONDS, Doors
 from douane.hosts.house import House
 from douane.hosts.http import HttpServer, listen
 from douane.hosts.issue import asked, new_token, owner
+from douane.hosts.ledger import LedgerDesk
 from douane.hosts.summary import summary
 from douane.loader import Loaded, tls_names
 from douane.places import Places
@@ -41,7 +42,8 @@ class Gateway:
         self._admin: list[asyncio.Server] = []
         self._hourly: asyncio.Task[Any] | None = None
         self._control = ControlServer(places.control, {
-            "issue": self._issue, "reload": self._reload_asked, "stop": self._stop_asked, "status": self._status})
+            "issue": self._issue, "reload": self._reload_asked, "stop": self._stop_asked, "status": self._status,
+            **self._ledger_operations()})
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -121,6 +123,10 @@ class Gateway:
     async def _stop_asked(self, request: Mapping[str, Any], undo: contextlib.AsyncExitStack) -> dict[str, Any]:
         self.stopping.set()
         return {}
+
+    def _ledger_operations(self) -> dict[str, Operation]:
+        duties, ledger = self.doors.duties, self.house.ledger
+        return {} if duties is None or ledger is None else LedgerDesk(ledger, self.doors.gate, duties).operations
 
     async def _status(self, request: Mapping[str, Any], undo: contextlib.AsyncExitStack) -> dict[str, Any]:
         at, loaded = self.addresses(), self.doors.loaded

@@ -26,6 +26,7 @@ from douane.hosts.hand import HELD_BACK
 from douane.hosts.house import Fittings, close_abandoned, furnish, with_authority
 from douane.hosts.http import DRAIN_SECONDS
 from douane.hosts.issue import owner
+from douane.hosts.ledger import LedgerDesk
 from douane.hosts.summary import summary
 from douane.loader import Loaded, tls_names
 from douane.metrics import Metrics
@@ -48,7 +49,7 @@ class Worker:
             "begin": self._begin, "open": self._open, "prepare": self._prepare, "adopt": self._adopt,
             "discard": self._discard, "issue": self._issue, "revoke": self._revoke, "owner": self._owner,
             "counts": self._counts, "problems": self._problems, "renew": self._renew, "abandoned": self._abandoned,
-            "leave": self._leave, "stop": self._stop})
+            "ledger": self._ledger, "stops_changed": self._stops_changed, "leave": self._leave, "stop": self._stop})
         self._number = 0
         self._fittings = Fittings()
         self._loaded: Loaded | None = None
@@ -142,8 +143,10 @@ class Worker:
     async def _prepare(self, said: Said) -> dict[str, Any]:
         doors = self._opened()
         self._fresh = None
-        self._fresh = await asyncio.to_thread(doors.house.load, doors.places.policies, _files(said))
-        return {"summary": asdict(summary(self._fresh))}
+        fresh = await asyncio.to_thread(doors.house.load, doors.places.policies, _files(said))
+        doors.house.check(fresh)
+        self._fresh = fresh
+        return {"summary": asdict(summary(fresh))}
 
     async def _adopt(self, said: Said) -> dict[str, Any]:
         """Raises before it has changed anything."""
@@ -189,7 +192,20 @@ class Worker:
 
     async def _abandoned(self, said: Said) -> dict[str, Any]:
         doors = self._opened()
-        return {"calls": await asyncio.to_thread(close_abandoned, doors.places.data, node_name(os.environ))}
+        return {"calls": await asyncio.to_thread(close_abandoned, doors.places.data, node_name(os.environ), doors.house.ledger)}
+
+    async def _ledger(self, said: Said) -> dict[str, Any]:
+        """What somebody asks of the ledger over the control socket."""
+        doors = self._opened()
+        if doors.duties is None or doors.house.ledger is None:
+            raise EnvironmentFailedError("there is no ledger")
+        return await LedgerDesk(doors.house.ledger, doors.gate, doors.duties).operations[said["what"]](said["request"], None)
+
+    async def _stops_changed(self, said: Said) -> dict[str, Any]:
+        duties = self._opened().duties
+        if duties is not None:
+            await duties.hear_stops()
+        return {}
 
     async def _leave(self, said: Said) -> dict[str, Any]:
         await self.end(leave=DRAIN_SECONDS)

@@ -15,9 +15,9 @@ from typing import Literal, Protocol
 from douane.errors import RefusedError
 from douane.ledger.windows import Period
 
-__all__ = ["ANSWER_SECONDS", "LARGEST", "NANO", "NOTHING_SPENT", "Account", "Alert", "Balance", "ClosedLedger", "Demand",
-           "Held", "Ledger", "LedgerUnavailableError", "Limited", "Limiter", "Outbox", "Rate", "Refused", "Slots", "Spent",
-           "Stop", "Stops", "Store", "Take", "Unit", "nano"]
+__all__ = ["ANSWER_SECONDS", "LARGEST", "MOST", "NANO", "NOTHING_SPENT", "Account", "Alert", "Balance", "ClosedLedger",
+           "Demand", "Held", "Ledger", "LedgerUnavailableError", "Limited", "Limiter", "Outbox", "Rate", "Refused", "Slots",
+           "Spent", "Stop", "Stops", "Store", "Take", "Unit", "nano"]
 
 NANO = 1_000_000_000
 """Nano-USD in a USD."""
@@ -25,6 +25,8 @@ _ROUNDING = 0.0005
 """Nano-USD that a sum of floats may be off."""
 LARGEST = 2**52
 """The most an amount or a limit may be (4.5 million USD): Redis' scripts count in doubles, which are exact below 2^53."""
+MOST = 2**53 - 1
+"""The most a sum may be: what goes beyond is lost to arithmetic, and no budget is so large."""
 ANSWER_SECONDS = 0.25
 """What a store may take to answer."""
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from douane.ledger.base import Account, Alert, Demand, Held, Refused, Spent, Stop
+from douane.ledger.base import MOST, Account, Alert, Demand, Held, Refused, Spent, Stop
 
 __all__ = ["SCHEMA", "Books", "Numbers", "known"]
 
@@ -58,8 +58,6 @@ _ALERT = "INSERT INTO alert (account, share, at, captured, ceiling) VALUES (?, ?
 _DUE = ("SELECT org, book, scope, name, unit, period, begins, ends, share, at, alert.captured, alert.ceiling"
         " FROM alert JOIN account ON account.id=alert.account WHERE taken <= ? ORDER BY at LIMIT 1000")
 _NEVER = 2**53
-_MOST = 2**62
-"""Of a sum: what goes beyond is lost to arithmetic, and no budget is so large."""
 _KNOWN = 10_000
 
 type Numbers = dict[Account, int]
@@ -109,7 +107,7 @@ class Books:
             number = self._opened(demand.account)
             page = self._pages[number]
             more = max(0, demand.amount - held.get(number, 0))
-            page.reserved = min(page.reserved + more, _MOST)
+            page.reserved = min(page.reserved + more, MOST)
             held[number] = held.get(number, 0) + more
             page.changed = True
             self._agree(page, demand)
@@ -136,7 +134,7 @@ class Books:
         for number, held in _read(found[0]).items():
             page = self._page(number)
             page.reserved = max(page.reserved - held, 0)
-            page.captured = min(page.captured + spent.of(page.unit, held), _MOST)
+            page.captured = min(page.captured + spent.of(page.unit, held), MOST)
             page.changed = True
         return True
 

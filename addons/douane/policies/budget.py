@@ -5,7 +5,7 @@ in the end, is reckoned for all budgets together (``purse.py``): here is what th
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from typing import Annotated, ClassVar, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -16,11 +16,8 @@ from douane.ledger.base import Account
 from douane.ledger.claim import ASSUMED, CEILING, Cap, Claim, Unbounded, Unpriced
 from douane.ledger.windows import window
 from douane.policy import Setting, Wires, policy
-from douane.providers.base import Bound
-from douane.providers.edit import Path, member_at, put
-from douane.providers.wires import read_json
 from douane.scopes import Scope, parse_scope, who
-from douane.size import SILENT, output_bound, spelled
+from douane.size import SILENT, inserted, output_bound, spelled
 from douane.units import Limit, Spelled, parse_limit, parse_usd
 from douane.verdict import ALLOW, Allow, Deny, Rewrite, Verdict
 
@@ -30,8 +27,6 @@ _FREE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 _FREE = frozenset({"models", "count_tokens"})
 """Operations that no provider bills."""
 _LARGEST_NAME = 200
-_OF_THE_BYTES = frozenset({b"content-encoding", b"content-md5", b"digest", b"content-digest"})
-"""Headers of a body that no byte can be put into."""
 
 
 def parse_unbounded(text: str) -> Unbounded:
@@ -162,25 +157,3 @@ class _Budget:
         if rule.act == "insert":
             return inserted(call, of, rule.tokens)
         return Deny("budget_exceeded", f"the call states no bound for its output, such as {spelled(of.insert or of.stated[0])}")
-
-
-def inserted(call: Call, of: Bound, bound: int) -> Call | Deny:
-    """The call with a bound put in: every other byte stays."""
-    if of.insert is None or not _OF_THE_BYTES.isdisjoint(name for name, _ in call.headers):
-        return Deny("budget_exceeded", "the call states no bound for its output, and none can be inserted in such a body")
-    if any(path[-1] in holder for path in of.stated
-           if isinstance(holder := member_at(call.document, path[:-1]), dict) and holder.get(path[-1]) is None):
-        return Deny("bad_request", "a bound of null is none: leave the member out, so that one can be inserted")
-    try:
-        body = put(call.body, _beside(of, call.document), b"%d" % bound)
-    except ValueError as error:
-        return Deny("bad_request", str(error))
-    return replace(call, body=body, document=read_json(body))
-
-
-def _beside(of: Bound, document: object) -> Path:
-    """Where the bound goes: into the object that the call has, where a format knows it by two names."""
-    path = of.insert or ()
-    beside = (one for one in of.stated
-              if len(one) > 1 and len(one) == len(path) and isinstance(member_at(document, one[:-1]), dict))
-    return next(beside, path) if len(path) > 1 and member_at(document, path[:-1]) is None else path

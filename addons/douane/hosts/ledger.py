@@ -1,0 +1,133 @@
+"""The ledger for people: balances and emergency stops, of a gateway that runs or of its store.
+
+Law: what is changed here stands in the store when a function returns. The gateway of this data folder acts on it at once,
+others that share the store within a second.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from douane.control import Client
+from douane.errors import EnvironmentFailedError
+from douane.gate import Gate
+from douane.hosts.duties import Duties
+from douane.hosts.house import open_store
+from douane.ledger.base import Account, Balance, LedgerUnavailableError, Stop, Store
+from douane.ledger.sqlite import read_balances
+from douane.loader import ledger_rules
+from douane.places import Places
+
+__all__ = ["LedgerDesk", "balances", "line", "resume", "stop", "stops"]
+
+
+class LedgerDesk:
+    """What a running gateway's control socket is asked of its ledger."""
+
+    def __init__(self, store: Store, gate: Gate, duties: Duties) -> None:
+        self._store, self._gate, self._duties = store, gate, duties
+
+    @property
+    def operations(self) -> dict[str, Callable[..., Awaitable[dict[str, Any]]]]:
+        return {"stops": self._stops, "stop_calls": self._stop, "resume_calls": self._resume, "balances": self._balances}
+
+    async def _stops(self, request: Mapping[str, Any], undo: object) -> dict[str, Any]:
+        return {"stops": [asdict(one) for one in await self._store.stops()]}
+
+    async def _stop(self, request: Mapping[str, Any], undo: object) -> dict[str, Any]:
+        await self._store.stop(Stop(str(request["scope"]), str(request["name"]), self._gate.clock(), bool(request["running"])))
+        await self._duties.hear_stops()
+        return {}
+
+    async def _resume(self, request: Mapping[str, Any], undo: object) -> dict[str, Any]:
+        found = await self._store.resume(str(request["scope"]), str(request["name"]))
+        await self._duties.hear_stops()
+        return {"found": found}
+
+    async def _balances(self, request: Mapping[str, Any], undo: object) -> dict[str, Any]:
+        found = await asyncio.to_thread(self._store.balances, self._gate.clock())
+        return {"balances": [asdict(one) for one in found]}
+
+
+def balances(places: Places, at: float) -> Sequence[Balance]:
+    """Every account whose window holds *at*, and those with open reservations. Raises ConfigError, EnvironmentFailedError."""
+    client = _gateway(places)
+    if client is not None:
+        with client:
+            return [Balance(Account(**one.pop("account")), **one) for one in client.ask("balances")["balances"]]
+    if ledger_rules(places.policies).url is None:
+        return read_balances(places.data, at)
+    with _store(places) as store:
+        return store.balances(at)
+
+
+def stops(places: Places) -> Sequence[Stop]:
+    """Those in force, the oldest first. Raises ConfigError, EnvironmentFailedError."""
+    client = _gateway(places)
+    if client is not None:
+        with client:
+            found = [Stop(**one) for one in client.ask("stops")["stops"]]
+    else:
+        with _store(places) as store:
+            found = list(_run(store.stops()))
+    return sorted(found, key=lambda one: one.at)
+
+
+def stop(places: Places, one: Stop) -> None:
+    """Raises ConfigError, EnvironmentFailedError."""
+    client = _gateway(places)
+    if client is not None:
+        with client:
+            client.ask("stop_calls", scope=one.scope, name=one.name, running=one.running)
+    else:
+        with _store(places) as store:
+            _run(store.stop(one))
+
+
+def resume(places: Places, scope: str, name: str) -> bool:
+    """Whether there was such a stop. Raises ConfigError, EnvironmentFailedError."""
+    client = _gateway(places)
+    if client is not None:
+        with client:
+            return bool(client.ask("resume_calls", scope=scope, name=name)["found"])
+    with _store(places) as store:
+        return _run(store.resume(scope, name))
+
+
+def line(one: Stop) -> str:
+    """For a terminal."""
+    since = datetime.fromtimestamp(one.at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return f"{one.scope} {one.name}".strip() + f"  since {since}" + ("  (and those that ran)" if one.running else "")
+
+
+def _gateway(places: Places) -> Client | None:
+    """The running one of this data folder."""
+    try:
+        return Client(places.control)
+    except EnvironmentFailedError:
+        return None
+
+
+@contextlib.contextmanager
+def _store(places: Places) -> Iterator[Store]:
+    rules = ledger_rules(places.policies)
+    if rules.url is None and not places.data.is_dir():
+        raise EnvironmentFailedError(f"{places.data}: there is no gateway here")
+    store = open_store(rules, places.data, "admin")
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _run[T](work: Awaitable[T]) -> T:
+    async def bounded() -> T:
+        return await work
+
+    try:
+        return asyncio.run(bounded())
+    except LedgerUnavailableError as error:
+        raise EnvironmentFailedError(f"the ledger cannot be reached: {error.reason}") from None
