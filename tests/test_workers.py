@@ -162,6 +162,17 @@ def test_a_reload_reaches_all_or_none(gateway: Gateway, policy_text: str) -> Non
                               (2, "reload"), (2, "reload"), (2, "reload_refused")]
 
 
+def test_a_stop_holds_at_every_worker_when_it_is_answered(gateway: Gateway) -> None:
+    with Client(gateway.data / "control.sock") as client:
+        assert client.ask("stops") == {"stops": []}
+        client.ask("stop_calls", scope="team", name="dev", running=False)
+        assert {call(gateway).code for _ in range(12)} == {"stopped"}
+        assert [one["name"] for one in client.ask("stops")["stops"]] == ["dev"]
+        assert client.ask("resume_calls", scope="team", name="dev") == {"found": True}
+        assert {call(gateway).status for _ in range(12)} == {200}
+        assert {one["account"]["name"] for one in client.ask("balances")["balances"]} == {"bots", "dev"}
+
+
 def test_a_killed_worker_loses_what_it_carried_and_nothing_else(gateway: Gateway) -> None:
     before, serving = metric(gateway), pids(gateway)
     with ThreadPoolExecutor(12) as pool:
