@@ -14,7 +14,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.message import EmailMessage
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -110,6 +109,8 @@ class Mail:
     name: str = "email"
 
     async def send(self, one: Alert, now: float) -> None:
+        from email.message import EmailMessage
+
         import aiosmtplib
 
         where = urlsplit(self.smtp.reveal())

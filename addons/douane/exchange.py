@@ -33,7 +33,7 @@ from douane.providers.framing import Framing, framing_of
 from douane.purse import Purse
 from douane.size import OF_THE_BYTES
 from douane.unsearched import declare
-from douane.verdict import Allow, Deny, Rewrite, Verdict
+from douane.verdict import ALLOW, Allow, Deny, Rewrite, Verdict
 from douane.waiting import at_once_or_within, is_cancelled
 
 __all__ = ["ADMIT_SECONDS", "Exchange"]
@@ -231,7 +231,9 @@ class Exchange:
                 return None
             verdict = await at_once_or_within(ADMIT_SECONDS, admit(self.call))
             denial = self._apply(entry, verdict)
-            return await self._take(entry, verdict.rates) if isinstance(verdict, (Allow, Rewrite)) and verdict.rates else denial
+            if denial is None and verdict is not ALLOW and not isinstance(verdict, Deny) and verdict.rates:
+                return await self._take(entry, verdict.rates)
+            return denial
         except TimeoutError:
             return self._broken(entry, "did not answer in time")
         except asyncio.CancelledError:
@@ -245,16 +247,19 @@ class Exchange:
             self.gate.observer.policy(entry.name, time.perf_counter() - began)
 
     def _apply(self, entry: Entry, verdict: Verdict) -> Deny | None:
+        if verdict is ALLOW:
+            return None
         if not isinstance(verdict, (Allow, Rewrite, Deny)):
             raise TypeError("a policy must answer Allow, Rewrite or Deny")
         if verdict.findings:
             self._findings.extend(verdict.findings)
         suspended = entry.observe and not entry.traits.always
-        if isinstance(verdict, Rewrite) and not suspended:
-            self.call = verdict.call
-        if not isinstance(verdict, Deny) and verdict.claims:
-            self._purse.claim(entry.name, verdict.claims, hard=not suspended)
-        if isinstance(verdict, Deny):
+        if not isinstance(verdict, Deny):
+            if isinstance(verdict, Rewrite) and not suspended:
+                self.call = verdict.call
+            if verdict.claims:
+                self._purse.claim(entry.name, verdict.claims, hard=not suspended)
+        else:
             if verdict.code not in DENIALS:
                 raise ValueError(f"unknown denial code {verdict.code!r}")
             if not suspended:

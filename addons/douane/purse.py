@@ -76,7 +76,7 @@ class Purse:
     """One exchange's: :meth:`claim` while the policies speak, :meth:`hold` once, :meth:`settle` at the end."""
 
     __slots__ = ("_asked", "_at_risk", "_claims", "_demands", "_ledger", "_prices", "_taken", "call", "findings", "policy",
-                 "size")
+                 "reserved_usd", "size")
 
     def __init__(self, ledger: Till, prices: Pricing) -> None:
         self._ledger, self._prices = ledger, prices
@@ -92,6 +92,8 @@ class Purse:
         self.size: Size | None = None
         self.policy = ""
         """The entry that refused."""
+        self.reserved_usd: float | None = None
+        """The most that is held in one account; None: nothing is."""
         self.findings: list[Finding] = []
 
     def forget(self) -> None:
@@ -100,12 +102,6 @@ class Purse:
 
     def claim(self, policy: str, claims: Sequence[Claim], *, hard: bool) -> None:
         self._claims += [_Owned(one, policy, hard) for one in claims]
-
-    @property
-    def reserved_usd(self) -> float | None:
-        """The most that is held in one account; None: nothing is."""
-        held = [one.amount for one in self._demands if one.account.unit == "usd"]
-        return max(held) / NANO if held else None
 
     @property
     def assumed(self) -> int | None:
@@ -218,6 +214,8 @@ class Purse:
             self._at_risk = before
             return answer
         self._demands = demands
+        held = [one.amount for one in demands if one.account.unit == "usd"]
+        self.reserved_usd = max(held) / NANO if held else None
         for account in answer.over:
             self._would_deny(self._refusing(account)[0].policy)
         return None

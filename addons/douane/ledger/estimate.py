@@ -109,19 +109,20 @@ def unseen(document: Any) -> int:
             found += _AGENT_CALLS
     while waiting:
         value = waiting.pop()
-        if isinstance(value, dict):
+        if type(value) is dict:
             kind = value.get("type")
-            if isinstance(kind, str) and kind in _KINDS:
+            if type(kind) is str and kind in _KINDS:
                 found += 1
             for name, one in value.items():
-                if isinstance(one, dict):
+                of = type(one)
+                if of is dict:
                     found += name in _HOLDERS or (name in _SOURCED and "source" in one)
                     waiting.append(one)
-                elif isinstance(one, list):
+                elif of is list:
                     found += len(one) if name == "images" else 0
                     waiting.append(one)
-        elif isinstance(value, list):
-            waiting.extend(value)
+        elif type(value) is list:
+            waiting += [one for one in value if type(one) is dict or type(one) is list]
     return found
 
 

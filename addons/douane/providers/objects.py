@@ -102,9 +102,9 @@ def named(document: Any, *, google: bool) -> Iterator[str]:
     waiting: list[tuple[str, Any]] = [("", document)]
     while waiting:
         key, value = waiting.pop()
-        if isinstance(value, list):
-            waiting.extend((key, one) for one in value if isinstance(one, (dict, list)))
-        elif isinstance(value, dict):
+        if type(value) is list:
+            waiting += [(key, one) for one in value if type(one) is dict or type(one) is list]
+        elif type(value) is dict:
             kind = value.get("type")
             yield from _looked_up(key, value, kind)
             for name, inner in value.items():
@@ -113,7 +113,8 @@ def named(document: Any, *, google: bool) -> Iterator[str]:
                         yield from of_resource(one)
                 elif name in _FIELDS:
                     yield from _of_member(name, inner)
-                if isinstance(inner, (dict, list)) and name not in _FREE and not (name == "input" and kind in _CALLS):
+                of = type(inner)
+                if (of is dict or of is list) and name not in _FREE and not (name == "input" and kind in _CALLS):
                     waiting.append((name, inner))
 
 
