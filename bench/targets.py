@@ -22,7 +22,7 @@ from bench.bodies import Door
 from bench.load import BenchError
 from douane.demo.certificate import Authority
 
-__all__ = ["STARTERS", "Target", "Yard"]
+__all__ = ["STARTERS", "Target", "Yard", "workers"]
 
 ROOT = Path(__file__).resolve().parent.parent
 _PATIENCE = 30.0
@@ -54,7 +54,7 @@ class Target:
 class Yard:
     """One run: its folder, its cores, the mock, and every process it started. ``with Yard(…)`` ends them all."""
 
-    def __init__(self, folder: Path, cores: tuple[int, int]) -> None:
+    def __init__(self, folder: Path, cores: tuple[int, ...]) -> None:
         self.folder = folder
         self.cores = cores
         self._started: list[subprocess.Popen[bytes]] = []
@@ -77,10 +77,10 @@ class Yard:
                 process.kill()
                 process.wait()
 
-    def spawn(self, name: str, command: Sequence[str], core: int) -> subprocess.Popen[bytes]:
-        """Start a process on one core: it inherits ours, which comes back afterwards. Output goes to NAME.log."""
+    def spawn(self, name: str, command: Sequence[str], *cores: int) -> subprocess.Popen[bytes]:
+        """Start a process on these cores: it inherits ours, which come back afterwards. Output goes to NAME.log."""
         before = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {core})
+        os.sched_setaffinity(0, cores)
         path = os.pathsep.join([str(ROOT / "addons"), str(ROOT)])
         try:
             with (self.folder / f"{name}.log").open("wb") as log:
@@ -156,6 +156,13 @@ def unaudited(yard: Yard) -> Target:
     return _douane(yard, "unaudited", ["-m", "bench.bare", "--chain"], restores=True)
 
 
+def workers(yard: Yard, count: int, *, budget: bool) -> Target:
+    """``lean`` with so many workers on all cores of the yard; with *budget*, which writes to the ledger that they share."""
+    name = f"{'budget' if budget else 'lean'}-{count}"
+    return _douane(yard, name, ["-m", "douane", "serve", "--workers", str(count)], level="metadata", cores=yard.cores,
+                   without=("redact",) if budget else ("redact", "budget"))
+
+
 STARTERS: Mapping[str, Callable[[Yard], Target | None]] = {
     "direct": direct, "mitmdump": mitmdump, "empty": empty, "lean": lean, "unaudited": unaudited,
     "douane": douane, "haproxy": haproxy}
@@ -170,7 +177,7 @@ def free_port() -> int:
 
 
 def _douane(yard: Yard, name: str, command: Sequence[str], *, without: Sequence[str] = (), level: str = "redacted",
-            restores: bool = False) -> Target:
+            restores: bool = False, cores: Sequence[int] = ()) -> Target:
     home = yard.folder / name
     policies = home / "policies"
     policies.mkdir(parents=True)
@@ -187,7 +194,7 @@ def _douane(yard: Yard, name: str, command: Sequence[str], *, without: Sequence[
     proxy, admin = free_port(), free_port()
     process = yard.spawn(name, [sys.executable, *command, "--policies", str(policies), "--data", str(home / "data"),
                                 "--certs", str(home / "certs"), "--proxy", f"127.0.0.1:{proxy}",
-                                "--http", "127.0.0.1:0", "--admin", f"127.0.0.1:{admin}"], yard.cores[0])
+                                "--http", "127.0.0.1:0", "--admin", f"127.0.0.1:{admin}"], *(cores or yard.cores[:1]))
     yard.until(name, process, lambda: _ready(admin))
     context = _trusting(home / "certs" / "ca.pem")
     return Target(name, process.pid, Door(proxy, context, name="api.openai.com", connect="api.openai.com:443",

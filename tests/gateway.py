@@ -96,10 +96,11 @@ def wait_for[T](what: Callable[[], T], seconds: float = 3.0) -> T:
 
 class Gateway:
     """``douane serve`` on free ports. *base* holds ``policies``, ``data`` and ``certs``. *patch*: Python that runs in the
-    process before: for limits that tests cannot wait for."""
+    process before: for limits that tests cannot wait for. *workers*: how many processes govern."""
 
     def __init__(self, base: Path, policy_text: str, *, env: Mapping[str, str] | None = None, patch: str = "",
-                 http: str = "127.0.0.1:0") -> None:
+                 http: str = "127.0.0.1:0", workers: int = 1) -> None:
+        self._workers = workers
         self._patch = patch
         self._http = http
         self.base = base
@@ -115,6 +116,8 @@ class Gateway:
         self.log_file = self.base / "gateway.log"
         with self.log_file.open("ab") as log:
             words = [*command(self.base, "serve"), "--proxy=127.0.0.1:0", f"--http={self._http}", "--admin=127.0.0.1:0"]
+            if self._workers > 1:
+                words.append(f"--workers={self._workers}")
             if self._patch:
                 words[1:3] = ["-c", f"{self._patch}\nimport sys\nfrom douane.cli import main\nsys.exit(main())"]
             self.process = subprocess.Popen(
@@ -196,8 +199,8 @@ class Gateway:
 
 @contextlib.contextmanager
 def running_gateway(base: Path, policy_text: str, *, env: Mapping[str, str] | None = None,
-                    patch: str = "", http: str = "127.0.0.1:0") -> Iterator[Gateway]:
-    gateway = Gateway(base, policy_text, env=env, patch=patch, http=http)
+                    patch: str = "", http: str = "127.0.0.1:0", workers: int = 1) -> Iterator[Gateway]:
+    gateway = Gateway(base, policy_text, env=env, patch=patch, http=http, workers=workers)
     try:
         yield gateway
     finally:

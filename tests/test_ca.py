@@ -646,3 +646,19 @@ def test_java_takes_every_certificate_for_trusted(certs: Path) -> None:
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("trustedCertEntry") == bundle.read_bytes().count(b"BEGIN CERTIFICATE")
     assert shown.root.sha256.upper() in done.stdout.replace(":", "")
+
+
+def test_who_only_reads_writes_nothing_and_takes_over_what_is_renewed(certs: Path) -> None:
+    clock = Clock()
+    with pytest.raises(EnvironmentFailedError, match=r"intermediate\.key: cannot serve: not there"):
+        ca.Authority.open(certs, NAMES, now=clock, keeps=False)
+    assert not list(certs.glob("*"))
+    keeper = ca.Authority.open(certs, NAMES, now=clock)
+    reader = ca.Authority.open(certs, NAMES, now=clock, keeps=False)
+    first = (certs / "intermediate.key").read_bytes()
+    clock.forward(days=5)
+    assert not reader.renew(), "it is due, and not the reader's to renew"
+    assert (certs / "intermediate.key").read_bytes() == first
+    assert keeper.renew()
+    assert reader.renew()
+    assert reader.leaf("api.openai.com").intermediate == keeper.leaf("api.openai.com").intermediate

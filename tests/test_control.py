@@ -214,3 +214,19 @@ def test_only_ones_own_user_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(control, "_peer_uid", told)
     serving(path, client)
     assert seen == [os.getuid()], "the kernel says who it is"
+
+
+def test_one_gateway_serves_a_data_folder(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+
+    def client() -> None:
+        second = ControlServer(path, {})
+        with pytest.raises(EnvironmentFailedError, match="another gateway serves this data folder") as caught:
+            second.claim()
+        assert caught.value.exit_code == 3
+        house.run(second.close())
+        with Client(path) as one:
+            assert one.ask("status") == {"revision": "abc"}, "who came too late has taken nothing away"
+
+    serving(path, client)
+    ControlServer(path, {}).claim()

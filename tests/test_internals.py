@@ -1,4 +1,5 @@
-"""The contract with mitmproxy and uvicorn: what ``hosts/internals.py`` says we lean on, held against what is installed."""
+"""The contract with mitmproxy and uvicorn: what ``hosts/internals.py`` and ``served.py`` say we lean on, held against what is
+installed."""
 
 import asyncio
 import inspect
@@ -19,18 +20,16 @@ from douane.hosts.internals import (
     MITMPROXY_VERSION,
     ClientTLSLayer,
     Context,
-    HttpToolsProtocol,
     Options,
     ProxyConnectionHandler,
     Proxyserver,
-    ServerState,
-    WebSocketsSansIOProtocol,
     commands,
     connection,
     events,
     layer,
 )
 from douane.hosts.mitm import DouaneInstance, DouaneMode
+from douane.hosts.served import HttpToolsProtocol, ServerState, WebSocketsSansIOProtocol
 from douane.hosts.sockets import WebSocketProtocol
 from douane.hosts.transport import AsgiLayer, DouaneHandler
 from douane.places import Listen

@@ -1,5 +1,6 @@
 """What ``/metrics`` shows: parsed as Prometheus would, equal to what was counted, and of bounded size."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -132,3 +133,29 @@ def test_what_callers_make_up_becomes_no_label() -> None:
     assert {dict(labels)["model"]: count for labels, count in calls.items()} == {"other": 100, "llama3*": 50, "gpt-4o": 50}
     assert len(calls) == 3
     assert "invented" not in metrics.text().decode()
+
+
+def test_counts_of_several_processes_add_up() -> None:
+    both, parts = Metrics(), (Metrics(), Metrics())
+    for number, one in enumerate(parts):
+        for metrics in (one, both):
+            for _ in range(number + 1):
+                metrics.opened()
+                metrics.opened()
+                metrics.closed(LABELS, seconds(0.2, 0.001, 0.1), Usage(input=7, output=5), 0.25)
+                metrics.closed((*LABELS[:3], f"team-{number}", "deny"), seconds(0.01, 0.01), None, None)
+                metrics.policy("redact", 0.003)
+                metrics.failed_closed("policy_error")
+                metrics.let_through("redact")
+                metrics.tunnel("tunnelled")
+                metrics.overshot(0.125)
+            metrics.opened()
+    total = Metrics()
+    for one in parts:
+        total.add(json.loads(json.dumps(one.counts())))
+    assert read(total) == read(both)
+    assert value(read(total), "douane_exchanges_running") == 2
+    ended = Metrics()
+    ended.add(parts[0].counts(), ended=True)
+    assert value(read(ended), "douane_exchanges_running") == 0, "what ran in a process that is no more"
+    assert value(read(ended), "douane_calls_total", **WHO, verdict="allow") == 1

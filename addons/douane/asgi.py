@@ -1,15 +1,30 @@
-"""The ASGI vocabulary, and the shortest answer in it."""
+"""The ASGI vocabulary, the one word we add to it, and the shortest answer in it."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-__all__ = ["App", "Message", "Receive", "Scope", "Send", "plain_answer"]
+__all__ = ["DISCONNECT", "App", "Departure", "Message", "Receive", "Scope", "Send", "plain_answer"]
 
 type Scope = MutableMapping[str, Any]
 type Message = MutableMapping[str, Any]
 type Receive = Callable[[], Awaitable[Message]]
 type Send = Callable[[Message], Awaitable[None]]
 type App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+DISCONNECT = "douane.disconnect"
+"""The ASGI extension by which a server of ours tells at once that the client has left. Others are asked by a task that
+waits in ``receive``, which costs more than all else the governor does."""
+
+
+class Departure:
+    """What stands under :data:`DISCONNECT` in ``scope["extensions"]``: one for a connection."""
+
+    __slots__ = ("gone", "tell")
+
+    def __init__(self) -> None:
+        self.gone = False
+        self.tell: Callable[[], None] | None = None
+        """Called, if set, when the connection is lost."""
 
 
 async def plain_answer(send: Send, status: int, text: str) -> None:

@@ -16,6 +16,8 @@ from douane.places import Places
 
 __all__ = ["main"]
 
+MOST_WORKERS = 64
+
 type Command = Callable[[argparse.Namespace, Places], int]
 
 
@@ -68,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(command=command)
         return made
 
-    add("serve", _serve, "start the gateway; SIGHUP reloads the policies, SIGTERM finishes what runs and stops")
+    serve = add("serve", _serve, "start the gateway; SIGHUP reloads the policies, SIGTERM finishes what runs and stops, "
+                "SIGUSR2 replaces workers one by one")
+    serve.add_argument("--workers", metavar="N", help="processes that share the ports, one a core (DOUANE_WORKERS; 1)")
     run = add("run", _run, "start a command governed: it gets a token that dies with it, proxy and CA variables")
     run.add_argument("--as", dest="principal", metavar="PRINCIPAL", help="who calls")
     run.add_argument("--tag", action="append", default=[], metavar="K=V", help="a tag for every call (repeatable)")
@@ -145,9 +149,22 @@ def _add_ca(commands: "argparse._SubParsersAction[_Parser]", add: _Add) -> None:
 
 
 def _serve(parsed: argparse.Namespace, places: Places) -> int:
+    workers = _workers(parsed.workers)
+    if workers > 1:
+        from douane.hosts.parent import serve_with
+
+        return serve_with(places, workers)
     from douane.hosts.main import serve
 
     return serve(places)
+
+
+def _workers(given: str | None) -> int:
+    """Raises ConfigError."""
+    text = given or os.environ.get("DOUANE_WORKERS") or "1"
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_WORKERS):
+        raise ConfigError(f"--workers: {text!r} is not a number of processes from 1 to {MOST_WORKERS}")
+    return int(text)
 
 
 def _run(parsed: argparse.Namespace, places: Places) -> int:

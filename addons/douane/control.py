@@ -1,7 +1,8 @@
 """The control socket: ``DATA/control.sock``, 0600, JSON lines.
 
 Law: who can open the socket is the gateway's own user. A one-run token lives exactly as long as the connection that asked
-for it: when ``douane run`` ends, however it ends, the token is dead.
+for it: when ``douane run`` ends, however it ends, the token is dead. One gateway serves a data folder: it holds the lock
+``DATA/control.lock`` for as long as it lives.
 
 Requests: ``{"op": "issue", "principal": NAME|null, "tags": {…}}``, ``reload``, ``stop``, ``status``. Answers: one object,
 ``{"ok": true, …}`` or ``{"ok": false, "error": LINE}``.
@@ -9,6 +10,7 @@ Requests: ``{"op": "issue", "principal": NAME|null, "tags": {…}}``, ``reload``
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -55,18 +57,41 @@ class ControlServer:
         self._operations = operations
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        self._lock = -1
+
+    def claim(self) -> None:
+        """Take the data folder, unless done. Raises EnvironmentFailedError where another gateway has it."""
+        if self._lock >= 0:
+            return
+        path = self._path.with_suffix(".lock")
+        try:
+            self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._let_go()
+            why = "another gateway serves this data folder; stop it, or give this one another" \
+                if isinstance(error, BlockingIOError) else f"the control socket cannot be made: {error.strerror or error}"
+            raise EnvironmentFailedError(f"{self._path.parent if isinstance(error, BlockingIOError) else self._path}: {why}"
+                                         ) from None
+
+    def _let_go(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     async def start(self) -> None:
-        """Raises EnvironmentFailedError where the socket cannot be made."""
+        """Raises EnvironmentFailedError where the socket cannot be made, or another gateway has the folder."""
+        self.claim()
         listening = socket.socket(socket.AF_UNIX)
         try:
-            self._path.unlink(missing_ok=True)  # the audit log's lock has shown that no other gateway lives here
+            self._path.unlink(missing_ok=True)  # nobody serves it: the lock is ours
             with _short(self._path) as name:
                 listening.bind(name)
             self._path.chmod(0o600)
             self._server = await asyncio.start_unix_server(self._serve, sock=listening, limit=MAX_LINE)
         except OSError as error:
             listening.close()
+            self._let_go()
             why = error.strerror or error
             raise EnvironmentFailedError(f"{self._path}: the control socket cannot be made: {why}") from None
 
@@ -76,8 +101,10 @@ class ControlServer:
         for task in list(self._connections):
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
+        if self._lock >= 0:
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
+            self._let_go()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

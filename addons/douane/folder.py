@@ -15,7 +15,7 @@ from pathlib import Path
 from douane.errors import ConfigError
 from douane.source import MAX_BYTES, Entry, Items, Node, Place, Problems, Table, kind, parse, plain, suggest
 
-__all__ = ["Document", "read_folder"]
+__all__ = ["Document", "read_folder", "snapshot"]
 
 _NAMED = ("credentials", "providers", "prices", "tiers")
 _SINGLE = ("mode", "edge", "chain", "audit", "upstream_proxy", "ca", "ledger", "alerts")
@@ -50,9 +50,11 @@ def _canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
-def read_folder(folder: Path, problems: Problems) -> Document:
-    """Raises ConfigError where there is no folder, no file in it, or no end to its changes."""
-    files = _snapshot(folder, problems)
+def read_folder(folder: Path, problems: Problems, files: Mapping[str, bytes] | None = None) -> Document:
+    """*files*: a :func:`snapshot` in place of what lies there now.
+
+    Raises ConfigError where there is no folder, no file in it, or no end to its changes."""
+    files = snapshot(folder, problems) if files is None else files
     if not files:
         problems.raise_any()
         raise ConfigError(f"{folder}: there is no policy file (*.yaml) here")
@@ -67,8 +69,8 @@ def read_folder(folder: Path, problems: Problems) -> Document:
     return document
 
 
-def _snapshot(folder: Path, problems: Problems) -> Mapping[str, bytes]:
-    """Path as shown → content, in name order."""
+def snapshot(folder: Path, problems: Problems) -> Mapping[str, bytes]:
+    """Path as shown → content, in name order. Raises ConfigError."""
     try:
         for _ in range(_TRIES):
             before = _signature(folder)

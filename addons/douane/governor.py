@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from douane.asgi import App, Message, Receive, Scope, Send
+from douane.asgi import DISCONNECT, App, Departure, Message, Receive, Scope, Send
 from douane.call import Call, Ended
 from douane.chain import Chain
 from douane.denied import denied_headers
@@ -27,26 +27,11 @@ from douane.relay import Forward
 from douane.session import Session
 from douane.verdict import Deny
 
-__all__ = ["DISCONNECT", "AnswerCutError", "Departure", "Door", "Governor"]
+__all__ = ["AnswerCutError", "Door", "Governor"]
 
 log = logging.getLogger("douane.governor")
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
-
-DISCONNECT = "douane.disconnect"
-"""The ASGI extension by which a server of ours tells at once that the client has left. Others are asked by a task that
-waits in ``receive``, which costs more than all else the governor does."""
-
-
-class Departure:
-    """What stands under :data:`DISCONNECT` in ``scope["extensions"]``: one for a connection."""
-
-    __slots__ = ("gone", "tell")
-
-    def __init__(self) -> None:
-        self.gone = False
-        self.tell: Callable[[], None] | None = None
-        """Called, if set, when the connection is lost."""
 
 
 class _ClientLeftError(Exception):

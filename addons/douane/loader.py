@@ -68,14 +68,15 @@ class Loaded:
 
 def load(folder: Path, *, environ: Mapping[str, str] = os.environ, tokens: Tokens | None = None,
          providers: Mapping[str, Provider] | None = None,
-         data_key: DataKey | None = None, shelf: Shelf | None = None, register: Register | None = None) -> Loaded:
+         data_key: DataKey | None = None, shelf: Shelf | None = None, register: Register | None = None,
+         files: Mapping[str, bytes] | None = None) -> Loaded:
     """Read the ``*.yaml`` of *folder*. *tokens*: the one-run tokens that outlast a reload. *providers*: in place of the
     built-in table. *data_key*: the gateway's own, once it is open (nothing is opened here); *shelf*: the store of histories,
-    *register*: that of objects, likewise.
+    *register*: that of objects, likewise. *files*: a snapshot of *folder* in place of what lies there now.
 
     Raises ConfigError with a line for every mistake."""
     problems = Problems()
-    document = read_folder(folder, problems)
+    document = read_folder(folder, problems, files)
     references = sections.References(environ, folder)
     providers = builtin() if providers is None else providers
     table = governed.read_providers(document.named["providers"], providers, folder, problems)

@@ -51,11 +51,26 @@ class _Plain(logging.Formatter):
         return line
 
 
-def setup(*, as_json: bool | None = None) -> None:
-    """Install the handler. *as_json* None: plain on a terminal, JSON elsewhere."""
+class _Named(logging.Filter):
+    """Adds ``worker`` to every line."""
+
+    def __init__(self, worker: int) -> None:
+        super().__init__()
+        self._worker = worker
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.worker = self._worker
+        return True
+
+
+def setup(*, as_json: bool | None = None, worker: int = 0) -> None:
+    """Install the handler. *as_json* None: plain on a terminal, JSON elsewhere. *worker*: which of several speaks; 0: there
+    is one process."""
     plain = sys.stderr.isatty() if as_json is None else not as_json
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Plain() if plain else _Json())
+    if worker:
+        handler.addFilter(_Named(worker))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

@@ -9,13 +9,15 @@ asks: its own counters take a lock at each step, which made a twentieth of a cal
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from douane.call import Usage
-from douane.ledger.base import NANO, Balance
+from douane.ledger.base import NANO, Account, Balance
 
 __all__ = ["Metrics"]
 
@@ -46,6 +48,14 @@ class _Histogram:
     def observe(self, seconds: float) -> None:
         self._counts[bisect_left(self._bounds, seconds)] += 1
         self._sum += seconds
+
+    def parts(self) -> tuple[list[int], float]:
+        """(counts, sum), for :meth:`add`."""
+        return list(self._counts), self._sum
+
+    def add(self, counts: Sequence[int], total: float) -> None:
+        self._counts = [a + b for a, b in zip(self._counts, counts, strict=True)]
+        self._sum += total
 
     def buckets(self) -> tuple[list[tuple[str, float]], float]:
         """(cumulative (upper bound, count) pairs, sum)."""
@@ -133,6 +143,36 @@ class Metrics(Collector):
     def tunnel(self, decision: str) -> None:
         """*decision*: ``tunnelled`` or the denial code."""
         self._tunnels[decision] = self._tunnels.get(decision, 0) + 1
+
+    def counts(self) -> dict[str, Any]:
+        """All of it as JSON can carry it, for :meth:`add`."""
+        return {"running": self._running,
+                "calls": [[labels, one.count, one.cost, one.tokens] for labels, one in self._calls.items()],
+                "latencies": [[labels, [one.parts() for one in found]] for labels, found in self._latencies.items()],
+                "policies": [[name, found.parts()] for name, found in self._policies.items()],
+                "failed": dict(self._failed), "through": dict(self._through), "tunnels": dict(self._tunnels),
+                "overshot": list(self._overshot), "budgets": [asdict(one) for one in self._budgets]}
+
+    def add(self, counts: Mapping[str, Any], *, ended: bool = False) -> None:
+        """What :meth:`counts` of another process said. *ended*: it is no more, and what ran there runs no longer."""
+        self._running += 0 if ended else counts["running"]
+        for labels, count, cost, tokens in counts["calls"]:
+            calls = self._calls.setdefault(tuple(labels), _Calls())
+            calls.count += count
+            calls.cost += cost
+            calls.tokens = [a + b for a, b in zip(calls.tokens, tokens, strict=True)]
+        for labels, found in counts["latencies"]:
+            mine = self._latencies.setdefault(tuple(labels), tuple(_Histogram(bounds) for *_, bounds in _LATENCIES))
+            for one, parts in zip(mine, found, strict=True):
+                one.add(*parts)
+        for name, parts in counts["policies"]:
+            self._policies.setdefault(name, _Histogram(FINE)).add(*parts)
+        for into, more in ((self._failed, "failed"), (self._through, "through"), (self._tunnels, "tunnels")):
+            for name, count in counts[more].items():
+                into[name] = into.get(name, 0) + count
+        self._overshot = [a + b for a, b in zip(self._overshot, counts["overshot"], strict=True)]
+        if not ended:  # everybody's are the same, as each has looked at them last
+            self._budgets = [Balance(Account(**one.pop("account")), **one) for one in map(dict, counts["budgets"])]
 
     def text(self) -> bytes:
         """The exposition format."""

@@ -1,15 +1,18 @@
 """Where the gateway lives: folders and addresses, from the command line and ``DOUANE_*``."""
 
+import fcntl
 import os
 import resource
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from douane.errors import ConfigError, EnvironmentFailedError
 
-__all__ = ["Listen", "Places", "guard_process", "private_folder"]
+__all__ = ["Listen", "Places", "chain_names", "guard_process", "node_name", "one_at_a_time", "private_folder"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,11 @@ def node_name(environ: Mapping[str, str]) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)[:64].lstrip(".") or "node"
 
 
+def chain_names(node: str, worker: int) -> tuple[str, str]:
+    """The two logs of a worker (from 1) of *node*: a successor takes the one that its predecessor does not still hold."""
+    return node if worker == 1 else f"{node[:50]}.worker-{worker}", f"{node[:50]}.worker-{worker}b"
+
+
 def private_folder(folder: Path) -> Path:
     """*folder*, made where it is missing, 0700 in any case. Raises EnvironmentFailedError where it cannot be written."""
     try:
@@ -84,6 +92,29 @@ def private_folder(folder: Path) -> Path:
     except OSError as error:
         raise EnvironmentFailedError(f"{folder}: {error.strerror or error}; choose another folder or mend its rights") from None
     return folder
+
+
+@contextmanager
+def one_at_a_time(path: Path, seconds: float = 30.0) -> Iterator[None]:
+    """Hold the lock file *path*, which goes with the process that holds it. Raises EnvironmentFailedError where another has it
+    for *seconds*, or it cannot be made."""
+    deadline = time.monotonic() + seconds
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise EnvironmentFailedError(f"{path}: cannot be written: {error.strerror}") from None
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise EnvironmentFailedError(f"{path}: held by another process for {seconds:g} s") from None
+                time.sleep(0.01)
+        yield
+    finally:
+        os.close(handle)
 
 
 def guard_process() -> None:

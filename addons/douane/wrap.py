@@ -99,7 +99,7 @@ def _spawn_gateway(places: Places) -> "subprocess.Popen[bytes]":
     private_folder(places.data)
     with _log_of(places).open("wb") as log:
         return subprocess.Popen(  # noqa: S603 - ourselves
-            [sys.executable, "-m", "douane", "serve", "--policies", places.policies, "--data", places.data,
+            [sys.executable, "-m", "douane", "serve", "--workers", "1", "--policies", places.policies, "--data", places.data,
              "--certs", places.certs, "--proxy", "127.0.0.1:0", "--http", "127.0.0.1:0",
              "--admin", "127.0.0.1:0"],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)

@@ -17,7 +17,7 @@ from douane.audit.record import timestamp
 from douane.audit.verify import nodes, segments
 from douane.errors import DouaneError, EnvironmentFailedError
 
-__all__ = ["backwards", "last_words", "reaches_back", "records", "show", "tail"]
+__all__ = ["backwards", "ended_well", "last_words", "reaches_back", "records", "show", "tail"]
 
 _STARTS = (b'{"kind":"outcome","id":"', b'{"kind":"intent","id":"')
 _BLOCK = 64 * 1024
@@ -67,6 +67,17 @@ def reaches_back(folder: Path, at: float) -> bool:
         begun = [_began(paths[0]) for node in _nodes(folder) if (paths := segments(node))]
         return any("" < one < timestamp(at) for one in begun)
     return False
+
+
+def ended_well(node: Path) -> bool:
+    """Whether a node's log ends with the event ``stop``, behind which nothing is open; also where there is none yet. Raises
+    EnvironmentFailedError."""
+    try:
+        paths = segments(node)
+        last = next(backwards(paths[-1]), b"") if paths else b""
+    except OSError as error:
+        raise EnvironmentFailedError(f"audit log: {node}: {error.strerror}") from error
+    return not paths or last.startswith(b'{"kind":"event","event":"stop"')
 
 
 def _call_of(line: bytes) -> str:

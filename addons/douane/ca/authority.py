@@ -4,7 +4,7 @@ Law: whoever asks for a host that is not governed gets no certificate. Leaves ha
 process only, so that nothing a client can reach is signed for by the CA's key at handshake time.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from douane.ca import certificates
 from douane.ca.files import Folder
 from douane.ca.names import Names
-from douane.ca.standing import Clock, Standing, ensure, utc_now
+from douane.ca.standing import Clock, Standing, ensure, read_only, utc_now
 from douane.errors import EnvironmentFailedError, RefusedError
 
 __all__ = ["Authority", "Leaf"]
@@ -62,26 +62,31 @@ class _State:
     leaves: dict[str, Leaf] = field(default_factory=dict)
 
 
+type _Look = Callable[[Folder, Names, datetime], Standing]
+
+
 class Authority:
     """One a process. ``leaf`` is cheap (about 0.1 ms for a new host, else a dictionary look-up) and belongs to one
     thread; ``renew`` reads files and may wait for a lock up to 10 s, so call it from another."""
 
-    def __init__(self, folder: Folder, state: _State, now: Clock) -> None:
+    def __init__(self, folder: Folder, state: _State, now: Clock, look: _Look) -> None:
         self._folder = folder
+        self._look = look
         self._state = state
         self._now = now
         self._key = certificates.new_key()
 
     @classmethod
-    def open(cls, folder: Path, names: Iterable[str], *, now: Clock = utc_now) -> "Authority":
+    def open(cls, folder: Path, names: Iterable[str], *, now: Clock = utc_now, keeps: bool = True) -> "Authority":
         """The authority of *folder* for *names* (``host``, ``host:port``, ``*.suffix``); root and intermediate are made
-        or renewed where need be.
+        or renewed where need be. *keeps* False: by another process, and only read here.
 
         Raises ConfigError (a name that is none, a damaged file, a root key that is needed and not here) and
         EnvironmentFailedError (disk, rights, a lock held too long)."""
         governed = Names.of(names)
         files = Folder(folder)
-        return cls(files, _State(governed, ensure(files, governed, now())), now)
+        look = ensure if keeps else read_only
+        return cls(files, _State(governed, look(files, governed, now())), now, look)
 
     @property
     def ca_pem(self) -> Path:
@@ -125,7 +130,7 @@ class Authority:
         Raises as ``open`` does; what served before then serves on."""
         before = self._state
         governed = before.names if names is None else Names.of(names)
-        standing = ensure(self._folder, governed, self._now())
+        standing = self._look(self._folder, governed, self._now())
         changed = standing.intermediate.certificate != before.standing.intermediate.certificate
         self._state = _State(governed, standing, {} if changed else before.leaves)
         return changed

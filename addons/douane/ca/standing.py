@@ -15,9 +15,9 @@ from douane.ca import certificates
 from douane.ca.certificates import Pair
 from douane.ca.files import Folder
 from douane.ca.names import Names
-from douane.errors import ConfigError, DouaneError
+from douane.errors import ConfigError, DouaneError, EnvironmentFailedError
 
-__all__ = ["DAYS", "Clock", "Standing", "ensure", "issue_now", "root_pair", "utc_now"]
+__all__ = ["DAYS", "Clock", "Standing", "ensure", "issue_now", "read_only", "root_pair", "utc_now"]
 
 DAYS = 7
 """An intermediate's life: long enough for a week without the root key, short enough that a stolen one soon dies."""
@@ -68,6 +68,16 @@ def ensure(folder: Folder, names: Names, now: datetime) -> Standing:
         if not isinstance(served, Standing):
             raise
         return replace(served, notes=(*notes, *served.notes, f"the intermediate could not be renewed: {error}"))
+
+
+def read_only(folder: Folder, names: Names, now: datetime) -> Standing:
+    """The standing for *names* as another process keeps it; nothing is written.
+
+    Raises ConfigError (a damaged file) and EnvironmentFailedError (it is not there, or cannot serve)."""
+    found = _find(folder, names, now, serve_on=True)
+    if isinstance(found, Standing):
+        return found
+    raise EnvironmentFailedError(f"{folder.intermediate}: cannot serve: {found.why}")
 
 
 def issue_now(folder: Folder, root: Pair, names: Names, now: datetime, life: timedelta) -> Standing:

@@ -1,6 +1,6 @@
 """The admin port: ``/metrics``, ``/healthz``, ``/readyz``. Read-only, and deaf to browsers that were led here."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -8,8 +8,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
-
-from douane.metrics import Metrics
 
 __all__ = ["make_app"]
 
@@ -33,17 +31,17 @@ class _SameMachineNames:
         await self._app(scope, receive, send)
 
 
-def make_app(metrics: Metrics, problems: Callable[[], list[str]]) -> Starlette:
-    """*problems*: why the gateway is not ready, empty where it is."""
+def make_app(metrics: Callable[[], Awaitable[bytes]], problems: Callable[[], Awaitable[list[str]]]) -> Starlette:
+    """*metrics*: in the exposition format. *problems*: why the gateway is not ready, empty where it is."""
 
     async def show_metrics(request: Request) -> Response:
-        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(await metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def health(request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def ready(request: Request) -> Response:
-        found = problems()
+        found = await problems()
         return JSONResponse({"ready": not found, "problems": found}, 503 if found else 200)
 
     return Starlette(

@@ -8,12 +8,12 @@ import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Literal
 
-from douane.asgi import App, Message, Receive, Scope, Send, plain_answer
+from douane.asgi import DISCONNECT, App, Departure, Message, Receive, Scope, Send, plain_answer
 from douane.call import Target
 from douane.chain import Chain
 from douane.edge import Govern, Refuse, Tunnel, host_key, is_loopback, split_authority
 from douane.errors import RefusedError, UpstreamError
-from douane.governor import DISCONNECT, AnswerCutError, Departure
+from douane.governor import AnswerCutError
 from douane.hosts.connect import ConnectPoint, proxy_caller
 from douane.hosts.layers import Doorkeeper
 from douane.hosts.reach import AddressRefusedError, resolve

@@ -4,7 +4,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -14,6 +14,7 @@ from douane.alerts import Courier
 from douane.audit import record
 from douane.audit.bodies import Scribe
 from douane.audit.log import AuditLog
+from douane.audit.read import ended_well
 from douane.ca import Authority
 from douane.chain import Chain
 from douane.datakey import open_data_key
@@ -30,15 +31,32 @@ from douane.objects.base import Register
 from douane.objects.store import SqliteObjects
 from douane.people import Tokens
 from douane.placeholders import DataKey
-from douane.places import Places, node_name, private_folder
+from douane.places import Places, chain_names, node_name, one_at_a_time, private_folder
 from douane.pricerules import Rules
 from douane.prices import Prices
 from douane.reload import Reloader, Result
 from douane.sections import LedgerRules
 
-__all__ = ["House", "Office", "open_house", "open_office", "overrides"]
+__all__ = ["Fittings", "House", "Office", "close_abandoned", "furnish", "open_house", "open_office", "overrides"]
 
 log = logging.getLogger("douane.gateway")
+
+_OPENING = "opening.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Fittings:
+    """What policies are bound to before the files behind it are open, and what outlasts a reload."""
+
+    tokens: Tokens = field(default_factory=Tokens)
+    data_key: DataKey = field(default_factory=DataKey)
+    shelf: Shelf = field(default_factory=Shelf)
+    register: Register = field(default_factory=Register)
+
+    def load(self, policies: Path, files: Mapping[str, bytes] | None = None) -> Loaded:
+        """The policies of a folder, or of the snapshot *files* of it. Raises ConfigError."""
+        return load(policies, tokens=self.tokens, data_key=self.data_key, shelf=self.shelf, register=self.register,
+                    files=files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +80,18 @@ class Office:
     histories: SqliteHistories | None = None
     """On the shelf; None: nothing can be kept of a history."""
 
-    def load(self, policies: Path) -> Loaded:
-        """The folder read anew, for the same people, ledger and keys. Raises ConfigError."""
-        return load(policies, tokens=self.tokens, data_key=self.data_key, shelf=self.shelf, register=self.register)
+    def load(self, policies: Path, files: Mapping[str, bytes] | None = None) -> Loaded:
+        """The folder (or its snapshot *files*) read anew, for the same people, ledger and keys. Raises ConfigError."""
+        return Fittings(self.tokens, self.data_key, self.shelf, self.register).load(policies, files)
+
+    def check(self, loaded: Loaded) -> None:
+        """Raises ConfigError where *loaded* cannot be adopted."""
+        if loaded.ledger != self.loaded.ledger:
+            raise ConfigError("ledger: another store is taken at a restart only")
 
     def adopt(self, gate: Gate, loaded: Loaded) -> None:
         """Swap: exchanges that open from now on have the new chain and prices. Raises ConfigError before anything is."""
-        if loaded.ledger != self.loaded.ledger:
-            raise ConfigError("ledger: another store is taken at a restart only")
+        self.check(loaded)
         if self.courier is not None:
             self.courier.channels = loaded.alerts
         gate.prices = self.prices.with_overrides(overrides(loaded))
@@ -143,10 +165,21 @@ class House(Office):
 
 def open_house(places: Places) -> House:
     """Load, open and make what a gateway needs. Raises ConfigError, EnvironmentFailedError."""
-    office = open_office(places.policies, places.data)
+    house = with_authority(open_office(places.policies, places.data), places.certs)
     try:
-        private_folder(places.certs)
-        authority = Authority.open(places.certs, tls_names(office.loaded))
+        close_abandoned(places.data, node_name(os.environ), house.ledger)
+    except DouaneError:
+        house.close()
+        raise
+    return house
+
+
+def with_authority(office: Office, certs: Path, *, keeps: bool = True) -> House:
+    """*keeps* False: the CA is another process's to renew. Closes the office where it fails. Raises ConfigError,
+    EnvironmentFailedError."""
+    try:
+        private_folder(certs)
+        authority = Authority.open(certs, tls_names(office.loaded), keeps=keeps)
     except DouaneError:
         office.close()
         raise
@@ -156,13 +189,22 @@ def open_house(places: Places) -> House:
 def open_office(policies: Path, data: Path, *, workers: int = 1) -> Office:
     """The policies of one folder over the files of another. *workers*: how many processes may share the data folder, each
     with a chain of records of its own. Nothing stays open where it fails. Raises ConfigError, EnvironmentFailedError."""
-    tokens, data_key, shelf, register = Tokens(), DataKey(), Shelf(), Register()
-    loaded = load(policies, tokens=tokens, data_key=data_key, shelf=shelf, register=register)
+    fittings = Fittings()
+    node = node_name(os.environ)
+    return furnish(fittings, fittings.load(policies), data, [chain_names(node, one + 1)[0] for one in range(workers)])
+
+
+def furnish(fittings: Fittings, loaded: Loaded, data: Path, chains: Sequence[str]) -> Office:
+    """Open the files behind the *fittings* that *loaded* is bound to. *chains*: names for the log; the first that no process
+    holds is taken, and what a dead process left open in it is closed. Nothing stays open where it fails. Of the processes that
+    share a data folder one opens at a time: none finds a file half made, or books what another is about to. Raises
+    ConfigError, EnvironmentFailedError."""
+    data_key, shelf = fittings.data_key, fittings.shelf
     private_folder(data)
     data_key.give(open_data_key(data / "secret.key"))
     prices = Prices.open(data, price_lists(loaded), overrides(loaded))
-    with ExitStack() as undo:
-        audit = open_log(data / "audit", node_name(os.environ), workers)
+    with one_at_a_time(data / _OPENING), ExitStack() as undo:
+        audit = open_free(data / "audit", chains)
         undo.callback(audit.close)
         ledger = open_store(loaded.ledger, data, audit.node)
         undo.callback(ledger.close)
@@ -173,10 +215,10 @@ def open_office(policies: Path, data: Path, *, workers: int = 1) -> Office:
         if closed:
             log.warning("calls of a gateway that died were closed as unknown", extra={"calls": closed})
         shelf.histories = histories
-        register.give(SqliteObjects(histories, data_key))
+        fittings.register.give(SqliteObjects(histories, data_key))
         undo.pop_all()
-    return Office(loaded, tokens, prices, audit, ledger, data_key, Scribe(data_key, Scanner(Wanted())), shelf,
-                  register, Courier(ledger, loaded.alerts), histories)
+    return Office(loaded, fittings.tokens, prices, audit, ledger, data_key, Scribe(data_key, Scanner(Wanted())), shelf,
+                  fittings.register, Courier(ledger, loaded.alerts), histories)
 
 
 def open_store(rules: LedgerRules, data: Path, owner: str) -> Store:
@@ -204,17 +246,43 @@ def open_log(folder: Path, node: str, workers: int) -> AuditLog:
     """The log of *node*; of ``NODE.worker-2`` where another process holds that, and so on up to *workers*.
 
     A number and not the process's id: who starts after a crash takes the dead one's place, and closes what it left open."""
-    for number in range(1, workers):
+    return open_free(folder, [chain_names(node, number + 1)[0] for number in range(workers)])
+
+
+def open_free(folder: Path, names: Sequence[str]) -> AuditLog:
+    """The first log of *names* that no other process holds. Raises EnvironmentFailedError."""
+    for name in names[:-1]:
         try:
-            return AuditLog.open(folder, _worker(node, number))
+            return AuditLog.open(folder, name)
         except EnvironmentFailedError as error:
             if not isinstance(error.__cause__, BlockingIOError):  # else it is in use
                 raise
-    return AuditLog.open(folder, _worker(node, workers))
+    return AuditLog.open(folder, names[-1])
 
 
-def _worker(node: str, number: int) -> str:
-    return node if number == 1 else f"{node[:50]}.worker-{number}"
+def close_abandoned(data: Path, node: str, ledger: Store | None) -> int:
+    """Close what processes that are no more left open in logs of *node* that nobody holds: of a gateway that had more workers,
+    or of a worker that died when its successor had begun. Returns how many calls. Reads files and writes: in a thread where a
+    loop runs. Raises EnvironmentFailedError."""
+    folder, closed = data / "audit", 0
+    for name in (node, *sorted(path.name for path in folder.glob(f"{node[:50]}.worker-*"))):
+        if not (folder / name).is_dir() or ended_well(folder / name):
+            continue
+        with one_at_a_time(data / _OPENING), ExitStack() as undo:
+            try:
+                audit = AuditLog.open(folder, name)
+            except EnvironmentFailedError as error:
+                if isinstance(error.__cause__, BlockingIOError):  # somebody is at work in it
+                    continue
+                raise
+            undo.callback(audit.close)
+            if audit.orphans and ledger is not None:
+                recover(ledger, folder)
+            if orphans := close_orphans(audit, time.time):
+                log.warning("calls of a gateway that died were closed as unknown", extra={"calls": orphans})
+                closed += orphans
+            audit.append_blocking(record.event("stop", time.time(), cut=0))
+    return closed
 
 
 def close_orphans(audit: AuditLog, clock: Callable[[], float]) -> int:

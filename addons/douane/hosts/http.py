@@ -1,18 +1,27 @@
 """uvicorn's HTTP protocol, made strict, and all its connections.
 
 Law: what is no clean HTTP/1.1 request is answered 400 and its connection ends; a head, trailers and waiting are bounded.
+A server that leaves cuts nobody: each connection's next answer says that it is the last, and only one on which nothing has
+been said for ``RESTING_SECONDS`` is closed without.
 """
 
 import asyncio
+import socket
+from collections.abc import Sequence
 from typing import Any
 
+from douane.asgi import DISCONNECT, Departure
 from douane.edge import split_authority
-from douane.governor import DISCONNECT, Departure
-from douane.hosts.internals import Config, HttpToolsProtocol, ServerState
+from douane.errors import EnvironmentFailedError
+from douane.hosts.served import Config, HttpToolsProtocol, ServerState
+from douane.hosts.slots import BACKLOG
 from douane.hosts.sockets import MAX_MESSAGE, WebSocketProtocol
+from douane.places import Listen
 
-__all__ = ["HttpProtocol", "HttpServer"]
+__all__ = ["DRAIN_SECONDS", "HttpProtocol", "HttpServer", "listen"]
 
+DRAIN_SECONDS = 30.0
+"""What running calls have when a gateway stops."""
 MAX_HEAD = 64 * 1024
 """Bytes of request line and header fields."""
 MAX_FIELDS = 200
@@ -21,7 +30,8 @@ PONG_SECONDS = 60.0
 """For the answer to a ping, of which a WebSocket's client gets one every 20 s."""
 STALLED_SECONDS = 60.0
 """A connection with an unfinished request, or none yet, is closed after this long without a byte."""
-
+RESTING_SECONDS = 2.0
+"""What a server that leaves gives a connection between requests: a client may be about to send one."""
 
 _FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding"})
 
@@ -30,14 +40,21 @@ class _MalformedError(Exception):
     pass
 
 
+class _State(ServerState):
+    """All connections', with the moment from which on every answer is its connection's last; None: not yet."""
+
+    leaves_since: float | None = None
+
+
 class HttpProtocol(HttpToolsProtocol):
     """uvicorn's protocol, refusing what it tolerates: unbounded heads, several Hosts, absolute-form where none belongs,
     trailers that look like headers, stalled requests.
 
     *absolute*: whether requests must name a whole URL (a proxy's plain port) or must not (inside a tunnel)."""
 
-    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], *, absolute: bool) -> None:
+    def __init__(self, config: Config, server_state: _State, app_state: dict[str, Any], *, absolute: bool) -> None:
         super().__init__(config, server_state, app_state, asyncio.get_running_loop())
+        self._all = server_state
         self._absolute = absolute
         self._in_message = False
         self._upgrades = False
@@ -81,6 +98,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_size = 0
         self._upgrades = self._is_handshake()
         super().on_headers_complete()
+        if self._all.leaves_since is not None:
+            self.say_last()
         self.headers = []  # of trailers: they must not join the headers of a request that may have been judged
         if self.parser.should_upgrade() and not self._should_upgrade():  # what follows the head is no HTTP
             self.cycle.keep_alive = False
@@ -111,6 +130,20 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_message = False
         self._head_size = 0
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        self._heard = self.loop.time()
+        super().on_response_complete()
+
+    def say_last(self) -> None:
+        """Where there is an answer to come, it is the connection's last, and says so."""
+        if self.cycle is not None and not self.cycle.response_started:
+            self.cycle.keep_alive = False
+
+    def rests_since(self) -> float | None:
+        """When the last byte came or went, between requests; None within one."""
+        within = self._in_message or (self.cycle is not None and not self.cycle.response_complete)
+        return None if within else self._heard
 
     def _check_head(self) -> None:
         headers = self.headers
@@ -172,10 +205,26 @@ class HttpServer:
                              timeout_keep_alive=KEEP_ALIVE_SECONDS, ws_max_size=MAX_MESSAGE, ws_per_message_deflate=False,
                              ws_ping_timeout=PONG_SECONDS)
         self.config.load()
-        self.state = ServerState()
+        self.state = _State()
 
     def protocol(self, state: dict[str, Any], *, absolute: bool) -> HttpProtocol:
         return HttpProtocol(self.config, self.state, state, absolute=absolute)
+
+    def leave(self) -> None:
+        """Have every connection end with its next answer."""
+        self.state.leaves_since = asyncio.get_running_loop().time()
+        for connection in self.state.connections:
+            if isinstance(connection, HttpProtocol):
+                connection.say_last()
+
+    def has_left(self) -> bool:
+        """Whether every connection has ended; those that rest for long are ended here. After :meth:`leave`."""
+        now, since = asyncio.get_running_loop().time(), self.state.leaves_since or 0.0
+        for connection in list(self.state.connections):
+            rests = connection.rests_since() if isinstance(connection, HttpProtocol) else None
+            if rests is not None and now - max(rests, since) > RESTING_SECONDS:
+                connection.transport.close()
+        return not self.state.connections and not self.state.tasks
 
     async def drain(self, seconds: float) -> int:
         """Finish what runs, take nothing new. Returns how many requests had to be cut after *seconds*."""
@@ -189,3 +238,21 @@ class HttpServer:
         if cut:
             await asyncio.wait(cut, timeout=5)
         return len(cut)
+
+
+async def listen(server: HttpServer, at: Listen, option: str, sockets: Sequence[socket.socket] = (), *,
+                 serving: bool = True) -> list[asyncio.Server]:
+    """*server* on *sockets* that are bound, else on *at*; not *serving*: the address is taken, and nothing accepted yet.
+    Raises EnvironmentFailedError naming the *option* that says where."""
+    loop = asyncio.get_running_loop()
+
+    def protocol() -> asyncio.Protocol:
+        return server.protocol({}, absolute=False)
+
+    try:
+        if sockets:
+            return [await loop.create_server(protocol, sock=one, backlog=BACKLOG) for one in sockets]
+        return [await loop.create_server(protocol, at.host, at.port, start_serving=serving)]
+    except OSError as error:
+        raise EnvironmentFailedError(f"cannot listen on {at}: {error.strerror or error}; "
+                                     f"choose another with {option} HOST:PORT") from None

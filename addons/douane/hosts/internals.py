@@ -1,4 +1,4 @@
-"""Everything of mitmproxy and uvicorn that is not a documented interface and that we lean on, in one place.
+"""Everything of mitmproxy that is not a documented interface and that we lean on, in one place; :mod:`served` has uvicorn's.
 
 ``tests/test_internals.py`` holds each of them against the installed version and fails loudly on another.
 
@@ -9,11 +9,6 @@ mitmproxy 12.2
 - ``ConnectionHandler.drain_writers`` is awaited after each event of a connection's reader: where it waits, nothing is read.
 - ``TunnelLayer.child_layer`` may be set before the first event.
 - ``TimeoutWatchdog.disarm`` keeps a silent connection alive.
-
-uvicorn 0.54: ``HttpToolsProtocol(config, server_state, app_state)`` is an ``asyncio.Protocol`` that runs on any transport;
-``app_state`` becomes ``scope["state"]``; ``RequestResponseCycle.disconnected``; ``ServerState.connections`` and ``.tasks``.
-``WebSocketsSansIOProtocol`` runs on the same transport after ``handle_websocket_upgrade``; ``conn``, ``frames``,
-``read_paused``, ``handle_cont``, ``handle_parser_exception``.
 """
 
 from mitmproxy import connection, tls
@@ -29,28 +24,20 @@ from mitmproxy.proxy.layers.tls import ClientTLSLayer, parse_client_hello
 from mitmproxy.proxy.mode_servers import AsyncioServerInstance, ProxyConnectionHandler
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.version import VERSION as MITMPROXY_VERSION
-from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from uvicorn.server import ServerState
 
 __all__ = [
            "MITMPROXY_SERIES",
            "MITMPROXY_VERSION",
            "AsyncioServerInstance",
            "ClientTLSLayer",
-           "Config",
            "ConnectionState",
            "Context",
-           "HttpToolsProtocol",
            "Master",
            "Options",
            "OptionsError",
            "ProxyConnectionHandler",
            "ProxyMode",
            "Proxyserver",
-           "ServerState",
-           "WebSocketsSansIOProtocol",
            "commands",
            "connection",
            "events",

@@ -4,7 +4,10 @@ Law: nothing is dialled here but a tunnel that was approved, at an address that 
 dialled by the relay.
 """
 
+import asyncio
 import logging
+import socket
+from collections.abc import Sequence
 from typing import Any
 
 from OpenSSL import SSL
@@ -13,6 +16,7 @@ from douane.edge import is_loopback
 from douane.hosts.internals import AsyncioServerInstance, Context, ProxyMode, layer, server_hooks, tls
 from douane.hosts.layers import Doorkeeper, Doorway, Vetoed
 from douane.hosts.reach import AddressRefusedError, resolve
+from douane.hosts.slots import BACKLOG
 from douane.hosts.transport import DouaneHandler
 
 __all__ = ["DouaneAddon", "DouaneInstance", "DouaneMode"]
@@ -35,9 +39,16 @@ class DouaneInstance(AsyncioServerInstance[DouaneMode]):
     """The listener. ``keeper`` is set before it starts."""
 
     keeper: Doorkeeper
+    sockets: Sequence[socket.socket] = ()
+    """Where to listen, in place of the options' host and port: bound already."""
 
     def make_top_layer(self, context: Context) -> layer.Layer:
         raise RuntimeError("the handler makes the top layer")
+
+    async def listen(self, host: str, port: int) -> list[Any]:
+        if not self.sockets:
+            return await super().listen(host, port)
+        return [await asyncio.start_server(self.handle_stream, sock=one, backlog=BACKLOG) for one in self.sockets]
 
     async def handle_stream(self, reader: Any, writer: Any = None) -> None:
         from mitmproxy import ctx

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import socket
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -36,8 +38,10 @@ other layer of mitmproxy, should one ever be reached, is a way round the chain."
 class ProxyListener:
     """``start`` listens, ``stop`` accepts no more, ``finish`` ends mitmproxy."""
 
-    def __init__(self, at: Listen, keeper: Doorkeeper) -> None:
+    def __init__(self, at: Listen, keeper: Doorkeeper, sockets: Sequence[socket.socket] = ()) -> None:
+        """*sockets*: bound already, to listen on in place of *at*."""
         self._at = at
+        self._sockets = sockets
         self._keeper = keeper
         self._master: Master | None = None
         self._instance: DouaneInstance | None = None
@@ -59,6 +63,7 @@ class ProxyListener:
         options.changed.connect(self._on_change)
         self._instance = DouaneInstance(DouaneMode.parse("douane"), server)
         self._instance.keeper = self._keeper
+        self._instance.sockets = self._sockets
         try:
             await self._instance.start()
         except OSError as error:
@@ -68,6 +73,10 @@ class ProxyListener:
 
     def addresses(self) -> list[tuple[str, int]]:
         return [] if self._instance is None else [(str(a[0]), int(a[1])) for a in self._instance.listen_addrs]
+
+    def has_left(self) -> bool:
+        """Whether no client is connected, in a tunnel or before it."""
+        return self._instance is None or not self._instance.manager.connections
 
     async def stop(self) -> None:
         if self._instance is not None and self._instance.is_running:

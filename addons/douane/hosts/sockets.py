@@ -10,7 +10,7 @@ from typing import Any
 
 from websockets.frames import Frame
 
-from douane.hosts.internals import WebSocketsSansIOProtocol
+from douane.hosts.served import WebSocketsSansIOProtocol
 
 __all__ = ["MAX_MESSAGE", "WebSocketProtocol"]
 
