@@ -127,7 +127,7 @@ def test_the_example_loads_when_copied_and_its_variables_are_set(tmp_path: Path)
     assert allowed.credential is not None
     assert allowed.credential.secret.reveal() == environ["OPENAI_API_KEY_SUPPORT"]
     assert isinstance(judged(loaded, call(caller=caller, model="gpt-4o")), Deny)
-    assert [entry.observe for entry in loaded.chain.entries] == [False, False, False, True, False]
+    assert [entry.observe for entry in loaded.chain.entries] == [False, False, False, True, *[False] * 5]
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, environ={})
     assert len(str(caught.value).splitlines()) == len(names)

@@ -1,8 +1,11 @@
 """What one transaction of the SQLite ledger reads and writes.
 
 Law: a request is looked at in full before it writes: a refused one has written nothing but the alert that it was. The
-transaction holds the write lock, so that an account once read stays true to its end: each is read once, and written once by
-:meth:`Books.close`, however many calls come to it.
+transaction holds the write lock, so that what was once read stays true to its end: each hold and each account is read once and
+written once, by :meth:`Books.close`, however often it changes in between.
+
+All holds are read by one statement, and written by one, and so are the accounts (lists as JSON): each statement gives the
+interpreter away and has to get it back from a busy event loop, while every other process waits for the lock.
 """
 
 import sqlite3
@@ -10,9 +13,11 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import orjson
+
 from douane.ledger.base import MOST, Account, Alert, Demand, Held, Refused, Spent, Stop
 
-__all__ = ["SCHEMA", "Books", "Numbers", "known"]
+__all__ = ["SCHEMA", "About", "Books", "Numbers", "known"]
 
 SCHEMA = """
 CREATE TABLE account (
@@ -46,14 +51,17 @@ CREATE TABLE stop (
 """
 
 _NUMBER = "SELECT id FROM account WHERE org=? AND book=? AND scope=? AND name=? AND unit=? AND period=? AND begins=?"
-_LOOK = "SELECT captured, reserved, ceiling, alerts, alerted, unit FROM account WHERE id=?"
+_LOOK = ("SELECT id, captured, reserved, ceiling, alerts, alerted, unit FROM account"
+         " WHERE id IN (SELECT value FROM json_each(?))")
 _OPEN = "INSERT INTO account (org, book, scope, name, unit, period, begins, ends) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-_WRITE = "UPDATE account SET captured=?, reserved=? WHERE id=?"
-_WRITE_ALL = "UPDATE account SET captured=?, reserved=?, ceiling=?, alerts=?, alerted=? WHERE id=?"
-_HOLD = "INSERT INTO hold (call, owner, at, lines) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
-_FOUND = "SELECT lines, open FROM hold WHERE call=?"
-_RAISE = "UPDATE hold SET lines=? WHERE call=?"
-_RESOLVE = "UPDATE hold SET open=0 WHERE call=? AND open RETURNING lines"
+_WRITE = ("UPDATE account SET captured=new.captured, reserved=new.reserved FROM (SELECT json_extract(value, '$[0]') AS id,"
+          " json_extract(value, '$[1]') AS captured, json_extract(value, '$[2]') AS reserved FROM json_each(?)) AS new"
+          " WHERE account.id=new.id")
+_AGREE = "UPDATE account SET ceiling=?, alerts=?, alerted=? WHERE id=?"
+_FIND = "SELECT call, owner, at, lines, open FROM hold WHERE call IN (SELECT value FROM json_each(?))"
+_KEEP = ("INSERT INTO hold (call, owner, at, lines, open) SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'),"
+         " json_extract(value, '$[2]'), json_extract(value, '$[3]'), json_extract(value, '$[4]') FROM json_each(?) WHERE true"
+         " ON CONFLICT (call) DO UPDATE SET lines=excluded.lines, open=excluded.open")
 _ALERT = "INSERT INTO alert (account, share, at, captured, ceiling) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _DUE = ("SELECT org, book, scope, name, unit, period, begins, ends, share, at, alert.captured, alert.ceiling, account"
         " FROM alert JOIN account ON account.id=alert.account WHERE taken <= ? ORDER BY at LIMIT 1000")
@@ -80,6 +88,26 @@ class _Page:
 
 
 @dataclass(slots=True)
+class _Hold:
+    """A call's, as this transaction leaves it."""
+
+    owner: str
+    at: int
+    amounts: dict[int, int]
+    """By account."""
+    open: bool = True
+    changed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a request will look at."""
+
+    call: str
+    demands: Sequence[Demand] = ()
+
+
+@dataclass(slots=True)
 class Books:
     """Of one transaction that has begun; :meth:`close` before it is committed. Methods raise sqlite3.Error."""
 
@@ -88,13 +116,26 @@ class Books:
     """Of accounts that were durable before: what this transaction opens is added by who commits it."""
     opened: Numbers = field(default_factory=dict)
     _pages: dict[int, _Page] = field(default_factory=dict)
+    _holds: dict[str, _Hold | None] = field(default_factory=dict)
+
+    def look(self, requests: Sequence[About]) -> None:
+        """Read what *requests* are about, all at once."""
+        calls = [one.call for one in requests if one.call not in self._holds]
+        self._holds.update(dict.fromkeys(calls))
+        for call, owner, at, lines, is_open in self.connection.execute(_FIND, (orjson.dumps(calls).decode(),)).fetchall():
+            self._holds[call] = _Hold(owner, at, _read(lines), bool(is_open))
+        wanted = {number for one in requests for demand in one.demands if (number := self.numbers.get(demand.account))}
+        for call in calls:
+            hold = self._holds[call]
+            if hold is not None and hold.open:
+                wanted.update(hold.amounts)
+        self._look_up([number for number in wanted if number not in self._pages])
 
     def reserve(self, call: str, owner: str, at: float, demands: Sequence[Demand]) -> Held | Refused:
-        found = self.connection.execute(_FOUND, (call,)).fetchone() if demands else None
-        if found is not None and not found[1]:
+        hold = self._hold(call) or _Hold(owner, int(time.time()), {})
+        if not hold.open or not demands:
             return Held()
-        held: dict[int, int] = {} if found is None else _read(found[0])
-        over = []
+        held, over = hold.amounts, []
         for demand in demands:
             number, page = self._account(demand.account)
             left = demand.limit - page.captured - page.reserved
@@ -111,11 +152,8 @@ class Books:
             held[number] = held.get(number, 0) + more
             page.changed = True
             self._agree(page, demand)
-        lines = " ".join(f"{number} {amount}" for number, amount in held.items())
-        if found is None:
-            self.connection.execute(_HOLD, (call, owner, int(time.time()), lines))
-        else:
-            self.connection.execute(_RAISE, (lines, call))
+        hold.changed = True
+        self._holds[call] = hold
         return Held(tuple(over))
 
     def _refused(self, demand: Demand, left: int, at: float) -> Refused:
@@ -128,10 +166,11 @@ class Books:
 
     def resolve(self, call: str, spent: Spent) -> bool:
         """Book *spent* in place of what *call* holds."""
-        found = self.connection.execute(_RESOLVE, (call,)).fetchone()
-        if found is None:
+        hold = self._hold(call)
+        if hold is None or not hold.open:
             return False
-        for number, held in _read(found[0]).items():
+        hold.open, hold.changed = False, True
+        for number, held in hold.amounts.items():
             page = self._page(number)
             page.reserved = max(page.reserved - held, 0)
             page.captured = min(page.captured + spent.of(page.unit, held), MOST)
@@ -166,16 +205,19 @@ class Books:
         self.connection.execute(f"PRAGMA user_version={int(version)}")
 
     def close(self) -> None:
-        """Write the accounts, and the alerts that are due."""
-        for number, page in self._pages.items():
-            if not page.changed:
-                continue
+        """Write the holds, the accounts, and the alerts that are due."""
+        pages = [(number, page) for number, page in self._pages.items() if page.changed]
+        for number, page in pages:
             self._alert(number, page)
             if page.terms:
-                self.connection.execute(_WRITE_ALL, (page.captured, page.reserved, page.ceiling, page.alerts, page.alerted,
-                                                     number))
-            else:
-                self.connection.execute(_WRITE, (page.captured, page.reserved, number))
+                self.connection.execute(_AGREE, (page.ceiling, page.alerts, page.alerted, number))
+        if pages:
+            said = orjson.dumps([(number, page.captured, page.reserved) for number, page in pages])
+            self.connection.execute(_WRITE, (said.decode(),))
+        holds = [(call, hold.owner, hold.at, _written(hold.amounts), int(hold.open))
+                 for call, hold in self._holds.items() if hold is not None and hold.changed]
+        if holds:
+            self.connection.execute(_KEEP, (orjson.dumps(holds).decode(),))
 
     def _agree(self, page: _Page, demand: Demand) -> None:
         """Keep the terms of the last reservation."""
@@ -216,10 +258,19 @@ class Books:
         return number
 
     def _page(self, number: int) -> _Page:
-        page = self._pages.get(number)
-        if page is None:
-            page = self._pages[number] = _Page(*self.connection.execute(_LOOK, (number,)).fetchone())
-        return page
+        if number not in self._pages:
+            self._look_up([number])
+        return self._pages[number]
+
+    def _look_up(self, numbers: Sequence[int]) -> None:
+        if numbers:
+            for number, *page in self.connection.execute(_LOOK, (orjson.dumps(numbers).decode(),)).fetchall():
+                self._pages[number] = _Page(*page)
+
+    def _hold(self, call: str) -> _Hold | None:
+        if call not in self._holds:
+            self.look([About(call)])
+        return self._holds[call]
 
 
 def _key(account: Account) -> tuple[str | int, ...]:
@@ -237,3 +288,7 @@ def known(numbers: Numbers, opened: Iterable[tuple[Account, int]]) -> None:
 def _read(lines: str) -> dict[int, int]:
     given = list(map(int, lines.split()))
     return dict(zip(given[::2], given[1::2], strict=True))
+
+
+def _written(amounts: dict[int, int]) -> str:
+    return " ".join(f"{number} {amount}" for number, amount in amounts.items())

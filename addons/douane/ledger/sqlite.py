@@ -34,7 +34,7 @@ from douane.ledger.base import (
     Stop,
     Take,
 )
-from douane.ledger.books import SCHEMA, Books, Numbers, known
+from douane.ledger.books import SCHEMA, About, Books, Numbers, known
 from douane.ledger.limits import Limits
 from douane.ledger.writer import PATIENT_MS, Writer, connect
 
@@ -80,11 +80,12 @@ class SqliteLedger:
     # -- what is held ----------------------------------------------------------------------------------------------
 
     async def reserve(self, call: str, org: str, at: float, demands: Sequence[Demand]) -> Held | Refused:
-        found: Held | Refused = await self._books.ask(lambda books: books.reserve(call, self.owner, at, demands))
+        found: Held | Refused = await self._books.ask(
+            lambda books: books.reserve(call, self.owner, at, demands), About(call, demands))
         return found
 
     def capture(self, call: str, org: str, spent: Spent) -> Awaitable[bool]:
-        return self._books.owe(partial(Books.resolve, call=call, spent=spent))
+        return self._books.owe(partial(Books.resolve, call=call, spent=spent), About(call))
 
     async def take(self, call: str, org: str, at: float, takes: Sequence[Take]) -> Limited | None:
         try:
@@ -148,19 +149,22 @@ class SqliteLedger:
 
     # -- the writing threads ---------------------------------------------------------------------------------------
 
-    def _begin(self, connection: sqlite3.Connection) -> Books:
+    def _begin(self, connection: sqlite3.Connection, requests: Sequence[About]) -> Books:
         if time.monotonic() - self._pruned > _PRUNE_SECONDS:
             self._pruned = time.monotonic()
             before = time.time() - _KEEP_SECONDS
             # ids begin with the time (gate.new_id): the range ends where those begin that are too young
             connection.execute("DELETE FROM hold WHERE call < ? AND at < ? AND NOT open",
                                (f"{int(before * 1000):012x}", int(before)))
-        return Books(connection, self._numbers)
+        books = Books(connection, self._numbers)
+        if requests:
+            books.look(requests)
+        return books
 
     def _done(self, books: Books) -> None:
         known(self._numbers, books.opened.items())
 
-    def _begin_limits(self, connection: sqlite3.Connection) -> Limits:
+    def _begin_limits(self, connection: sqlite3.Connection, _: Sequence[object]) -> Limits:
         found = Limits(connection, self.owner, lambda owner: _lives(self._folder, owner))
         if time.monotonic() - self._swept > _SWEEP_SECONDS:
             self._swept = time.monotonic()

@@ -42,6 +42,8 @@ class _Wish:
     """One request to the writing thread."""
 
     act: Callable[[Any], Any]
+    about: Any
+    """What it will look at; None: nobody can say."""
     future: "asyncio.Future[Any] | None"
     owed: bool
     """It is done sometime, whoever waits."""
@@ -54,10 +56,10 @@ class _Wish:
 
 
 class Writer:
-    """Asks are callables that get what *begin* makes of the connection once a transaction has begun; its ``close()`` is called
-    before the commit, and *done* with it after."""
+    """Asks are callables that get what *begin* makes of the connection, and of what they are *about*, once a transaction has
+    begun; its ``close()`` is called before the commit, and *done* with it after."""
 
-    def __init__(self, path: Path, schema: str, version: int, begin: Callable[[sqlite3.Connection], Any],
+    def __init__(self, path: Path, schema: str, version: int, begin: Callable[[sqlite3.Connection, list[Any]], Any],
                  done: Callable[[Any], None], *, durable: bool = True) -> None:
         """Opens the file, made where it is missing. *durable*: else a power failure may cost the last transactions.
         Raises EnvironmentFailedError."""
@@ -87,19 +89,19 @@ class Writer:
     def now(self, act: Callable[[Any], Any]) -> Any:
         """*act* in a transaction of its own; blocks. Raises EnvironmentFailedError."""
         done = threading.Event()
-        wish = _Wish(act, None, owed=True, done=done)
+        wish = _Wish(act, None, None, owed=True, done=done)
         self._put(wish)
         if not done.wait(PATIENT_MS / 1000) or wish.failure is not None:
             raise EnvironmentFailedError(f"{self.path}: cannot be written: {wish.failure or 'it takes too long'}")
         return wish.result
 
-    async def ask(self, act: Callable[[Any], Any]) -> Any:
+    async def ask(self, act: Callable[[Any], Any], about: Any = None) -> Any:
         """*act*'s result. Raises LedgerUnavailableError within ANSWER_SECONDS; it may be done all the same."""
         if self._closed:
             raise LedgerUnavailableError("the ledger is closed")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-        wish = _Wish(act, future, owed=False)
+        wish = _Wish(act, about, future, owed=False)
         timer = loop.call_later(ANSWER_SECONDS, _too_late, wish)
         self._put(wish)
         try:
@@ -110,13 +112,13 @@ class Writer:
         finally:
             timer.cancel()
 
-    def owe(self, act: Callable[[Any], Any]) -> Awaitable[Any]:
+    def owe(self, act: Callable[[Any], Any], about: Any = None) -> Awaitable[Any]:
         """In line when this returns; done when awaited, which nobody need. Raises LedgerUnavailableError."""
         if self._closed:
             raise LedgerUnavailableError("the ledger is closed")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         future.add_done_callback(_nobody_misses)
-        self._put(_Wish(act, future, owed=True))
+        self._put(_Wish(act, about, future, owed=True))
         return future
 
     def look_again(self, touch: Callable[[Any], Any]) -> None:
@@ -124,7 +126,7 @@ class Writer:
         if self.failure and not self._closed:
             future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             future.add_done_callback(_nobody_misses)
-            self._put(_Wish(touch, future, owed=False))
+            self._put(_Wish(touch, None, future, owed=False))
 
     def close(self) -> None:
         """Do what waits, then close. Idempotent."""
@@ -200,10 +202,10 @@ class Writer:
             if _identity(self.path) != self._identity:
                 raise sqlite3.OperationalError("the file was moved or deleted")
             connection.execute("BEGIN IMMEDIATE")
-            work = self._begin(connection)
-            for wish in wishes:
-                if wish.owed or not wish.given_up:
-                    wish.result = wish.act(work)
+            wanted = [wish for wish in wishes if wish.owed or not wish.given_up]
+            work = self._begin(connection, [wish.about for wish in wanted if wish.about is not None])
+            for wish in wanted:
+                wish.result = wish.act(work)
             work.close()
             connection.execute("COMMIT")
         except (sqlite3.Error, OSError, OverflowError) as error:
