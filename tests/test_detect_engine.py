@@ -26,7 +26,7 @@ with warnings.catch_warnings():
     from douane.detect.engine import _MENDED, _NEEDS, Engine, prepare
     from douane.detect.phones import REGIONS, _Matcher, _Region
 
-NO_PHONE = re.compile(r"\(?(?:19|20)\d\d-[01]\d-[0-3]\d.*|\(?0\.\d+.*", re.DOTALL)
+NO_PHONE = re.compile(r"\(?(?:19|20)\d\d-[01]\d-[0-3]\d.*|\(?0\.\d+.*|\(?(?:\d{1,3}\.){3}\d{1,3}(?:/\d\d?)?", re.DOTALL)
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +105,7 @@ def test_a_long_text_gives_in_chunks_what_it_gives_whole() -> None:
     ours = engine(Wanted())
     pieces = join(chunks, [ours.scan(text[start:end]) for start, end in chunks])
     assert pieces == resolve(ours.scan(text))
-    assert len(pieces) > 1000
+    assert len(pieces) > 900
 
 
 def test_a_pattern_that_runs_out_of_time_is_not_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +165,7 @@ def test_what_is_not_ascii_hides_nothing(name: str, around: str) -> None:
     rng = random.Random(name)
     for _ in range(10):
         text = around.format(goods.text(rng, 12, found=0.4, noise=0.1)).translate(FOREIGN[name])
-        ours = kept(text, engine(Wanted(tuple(ENTITIES), 0.0)).scan(text))
+        ours = kept(text, engine(Wanted(tuple(ENTITIES), 0.0, by_rule=False)).scan(text))
         assert ours == kept(text, by_stock(text, tuple(ENTITIES), 0.0)), text
 
 

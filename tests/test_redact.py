@@ -51,7 +51,8 @@ class Plain:
     def know(self, tenant: str, texts: Sequence[str]) -> None:
         self.known += texts
 
-    async def scan(self, tenant: str, texts: Sequence[str]) -> list[tuple[Span, ...]]:
+    async def scan(self, tenant: str, texts: Sequence[str], roles: Sequence[str]) -> list[tuple[Span, ...]]:
+        assert len(roles) == len(texts)
         self.asked.append((tenant, tuple(texts)))
         if self.fails:
             raise ScanFailedError("late")

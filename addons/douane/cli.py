@@ -201,6 +201,9 @@ def _check(parsed: argparse.Namespace, places: Places) -> int:
     files = ", ".join(Path(name).name for name in loaded.chain.files)
     print(f"{folder}: in order ({files}); chain {' → '.join(entry.name for entry in loaded.chain.entries)}; "
           f"revision {loaded.chain.revision[:12]}")
+    for entry in loaded.chain.entries:
+        for line in getattr(entry.policy, "finds", tuple)():
+            print(f"{entry.name}: {line}")
     return 0
 
 

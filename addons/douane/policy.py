@@ -107,6 +107,8 @@ class Setting:
     """The store of histories that providers keep, once it is open."""
     tiers: Mapping[str, Tier] = MappingProxyType({})
     """Named sets of limits, by name."""
+    folder: str = ""
+    """Where relative paths begin: the folder of the policy files."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,8 +44,9 @@ _LOGPROBS = re.compile(rb'logprobs[a-z_]*"\s*:\s*[\[{]')
 _AT_ONCE = 128 * 1024
 """Bytes of a stream; a longer one is put together in a thread."""
 _SCALAR = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|(?<![0-9.eE+-])-?[0-9]{7,}(?:\.0+)?(?![0-9.eE])', re.DOTALL)
-_WORD = re.compile(r"[a-z_]{1,64}|[^:]{0,5}|[A-Za-z_ .,;!?'/()-]{1,19}", re.DOTALL)
-"""What no entity and no secret can be: they have a digit or an ``@``, are longer, or (``::1``) have colons."""
+_WORD = re.compile(r"[a-z_]{1,64}|[\0-9;-@\[-\x7f]{0,5}|[a-z_ .,;!?'/()-]{1,19}", re.DOTALL)
+"""What no entity and no secret can be: they have a digit or an ``@``, a capital (a name), are longer, or (``::1``) have
+colons."""
 _NAME = 64
 """Characters of a member's name up to which it may tell that its value is a secret …"""
 _MEMBER = 256

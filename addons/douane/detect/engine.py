@@ -3,14 +3,18 @@
 Law: nothing skipped, nothing fetched. A recognizer that runs out of time raises; tldextract reads the suffix list it
 brought along. Context words are not looked at: presidio's enhancer costs the square of a text's length."""
 
+import ipaddress
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import regex  # type: ignore[import-untyped]
 import tldextract.tldextract as suffixes
-from presidio_analyzer import EntityRecognizer, PatternRecognizer, predefined_recognizers
+from presidio_analyzer import EntityRecognizer, PatternRecognizer, RecognizerResult, predefined_recognizers
+from presidio_analyzer.nlp_engine import NlpArtifacts
 
+from douane.detect.names import find_names
+from douane.detect.ner import Reader
 from douane.detect.phones import ENDS, Phones
 from douane.detect.prefilter import Prefilter
 from douane.detect.shadow import shadow
@@ -66,7 +70,41 @@ class _Pesel(predefined_recognizers.PlPeselRecognizer):
         return sum(weight * int(digit) for weight, digit in zip(weights, pattern_text, strict=True)) % 10 == 0
 
 
-_MENDED: Mapping[str, type[_Email | _Pesel]] = {"EMAIL_ADDRESS": _Email, "PL_PESEL": _Pesel}
+class _Address(predefined_recognizers.IpRecognizer):
+    """Without the addresses that are nobody's: this host itself, nowhere, everybody, those kept for examples; and without
+    networks (``10.0.0.0/8``)."""
+
+    def invalidate_result(self, pattern_text: str) -> bool:
+        if super().invalidate_result(pattern_text):
+            return True
+        address = ipaddress.ip_address(pattern_text)
+        return address.is_loopback or address.is_multicast or any(
+            address in network for network in _NOBODYS if network.version == address.version)
+
+    def analyze(self, text: str, entities: list[str], nlp_artifacts: NlpArtifacts | None = None,
+                regex_flags: int | None = None) -> list[RecognizerResult]:
+        found = super().analyze(text, entities, nlp_artifacts, regex_flags)
+        return [one for one in found if not _is_network(text, one.start, one.end)]
+
+
+_NOBODYS = [ipaddress.ip_network(one) for one in (
+    "0.0.0.0/8", "240.0.0.0/4", "192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "::/128", "2001:db8::/32")]
+_PREFIX = regex.compile(r"/(\d{1,3})(?![\d.])")
+
+
+def _is_network(text: str, start: int, end: int) -> bool:
+    prefix = _PREFIX.match(text, end)
+    if prefix is None:
+        return False
+    try:
+        network = ipaddress.ip_network(f"{text[start:end]}/{prefix[1]}")
+    except ValueError:  # an address in that network, or none at all
+        return False
+    return network.num_addresses > 1
+
+
+_MENDED: Mapping[str, type[_Email | _Pesel | _Address]] = {
+    "EMAIL_ADDRESS": _Email, "PL_PESEL": _Pesel, "IP_ADDRESS": _Address}
 
 
 class _NoSkip(logging.Handler):
@@ -134,15 +172,22 @@ class Engine:
         """None: there is no hyperscan, or nothing to look for by pattern."""
         self._names = PatternRecognizer("PERSON", deny_list=list(wanted.names)) \
             if wanted.names and "PERSON" in wanted.entities else None
+        self._by_rule = wanted.by_rule and "PERSON" in wanted.entities
+        self._reader = Reader.of(wanted.model) if wanted.model is not None else None
 
     def scan(self, text: str) -> list[Span]:
         """In no order; they may overlap."""
-        return [*self._by_pattern(text), *self._by_name(text)]
+        found = [*self._by_pattern(text), *self._by_name(text)]
+        if self._reader is not None:
+            found += [one for one in self._reader.find(text) if one.score >= self._threshold]
+        return found
 
     def _by_name(self, text: str) -> Iterator[Span]:
         if self._names is not None:
             for one in self._names.analyze(text, ["PERSON"]):
                 yield Span("PERSON", one.start, one.end, one.score)
+        if self._by_rule:
+            yield from (one for one in find_names(text) if one.score >= self._threshold)
 
     def _by_pattern(self, text: str) -> Iterator[Span]:
         for (name, recognizer, whole), spans in self._likely(text):

@@ -1,7 +1,7 @@
 """Phone numbers: phonenumbers' matcher, as presidio runs it, on what can be one.
 
-Law: what stock presidio finds for these regions is found, but for numbers of less than seven digits, ISO dates and fractions.
-phonenumbers takes 50 µs to say that a candidate is none of a region's, so it is only asked where a cheap look has not said so
+Law: what stock presidio finds for these regions is found, but for numbers of less than seven digits, ISO dates, fractions and
+IPv4 addresses. phonenumbers takes 50 µs to say that a candidate is none of a region's, so it is only asked where a cheap look has not said so
 already: digits that fit no pattern of the region's numbers, whatever is taken from their beginning, are none of them."""
 
 from collections.abc import Iterator
@@ -27,9 +27,10 @@ _NUMBER = regex.compile(rf"\d(?:[{_PUNCTUATION}]{{0,4}}+\d){{6,}}+")
 """Seven digits and more with what phonenumbers takes for punctuation between them."""
 _NO_PHONE = regex.compile(
     r"(?:19|20)\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])(?!\d|-\d)|0\.\d++(?![-x./~#]|\s\d)|"
+    r"(?:(?:25[0-5]|2[0-4]\d|1\d\d|\d\d?)\.){3}(?:25[0-5]|2[0-4]\d|1\d\d|\d\d?)(?:/\d\d?)?(?![.\d/])(?![-x(~#]|\s\d)|"
     r"\d++[a-df-wyz]|(?<=[a-z])\d++(?![-x(.\s/~#\]\u2010-\u2015\uff08])", regex.IGNORECASE)
-"""An ISO date or a fraction, which phonenumbers takes for numbers in Germany; digits that touch a letter: it takes none of
-those, but is slow to say so."""
+"""An ISO date, a fraction or an IPv4 address, which phonenumbers takes for numbers in Germany; digits that touch a letter: it
+takes none of those, but is slow to say so."""
 _DIGIT = regex.compile(r"\d")
 _LEAD, _EXTENSION = regex.compile(r"(?r)\D{0,12}"), 24
 _PLAIN = regex.compile(r"[0-9 ()/.\[\]~-]+")
@@ -111,7 +112,7 @@ class Phones(predefined_recognizers.PhoneRecognizer):
 
 
 def _begin(text: str, start: int, end: int) -> int | None:
-    """Where in a run of digits a number may begin, behind dates, fractions and digits that touch a letter; None: nowhere."""
+    """Where in a run of digits a number may begin, behind what is none; None: nowhere."""
     while (skipped := _NO_PHONE.match(text, start)) is not None:
         following = _DIGIT.search(text, skipped.end(), end)
         if following is None:

@@ -24,15 +24,24 @@ from douane.detect.prefilter import Prefilter
 from douane.detect.values import ScanFailedError, Span, Wanted
 from douane.detect.worker import LENGTH
 
-__all__ = ["Pool", "pool"]
+__all__ = ["Pool", "pool", "worker_environment"]
 
 _STARTS = 30.0
 """Seconds a worker may take to be ready: it imports presidio."""
+_LOADS = 120.0
+"""Seconds that a worker may take to load a language model."""
 _TELLS = 0.5
 """Seconds more than it has that a worker may take to say that it was late."""
 _READ = 65536
 _KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TZ")
 """A worker reads hostile text: of our environment, where the keys are, it gets this."""
+
+
+def worker_environment() -> dict[str, str]:
+    """What a process that runs detectors is started with."""
+    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+    return kept | {"REGEX_TIMEOUT_SECONDS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                   "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1"}
 
 
 class _Answer(NamedTuple):
@@ -53,13 +62,11 @@ class _Asked:
 class _Worker:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
-        environment = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
-        environment |= {"REGEX_TIMEOUT_SECONDS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-                        "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603  # our own module, by our own interpreter
                 [sys.executable, "-m", "douane.detect.worker", str(theirs.fileno())], pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                env=worker_environment())
         ours.setblocking(False)
         self._socket, self.ready = ours, False
         self._known: set[int] = set()
@@ -69,6 +76,8 @@ class _Worker:
         """Raises :class:`ScanFailedError` where the worker says so, TimeoutError or OSError where it does not say anything."""
         if not self.ready:
             await self.begin()
+        if wanted.model is not None and number not in self._known and texts:
+            await self.ask(number, wanted, (), _LOADS)  # to load a model is no part of the time that texts have
         first = None if number in self._known else asdict(wanted)
         try:
             raw = orjson.dumps({"id": number, "wanted": first, "texts": texts, "seconds": seconds})
@@ -81,6 +90,10 @@ class _Worker:
             raise ScanFailedError(said["failed"])
         self._known.add(number)
         return _Answer([[Span(*one) for one in spans] for spans in said["spans"]], said.get("prefilter"))
+
+    def knows(self, number: int) -> bool:
+        """Whether it has what it takes for that question."""
+        return number in self._known
 
     async def begin(self) -> None:
         """Wait until it is ready. Raises as :meth:`ask`."""
@@ -134,22 +147,32 @@ class Pool:
         """What tells texts in which nothing can stand; None until a worker has answered for *wanted*, or where it has none."""
         return self._prefilters.get(wanted)
 
-    async def ready(self) -> None:
-        """Wait until a worker has begun, so that a call's time does not run before. Raises :class:`ScanFailedError`."""
-        if not any(worker.ready for worker in self._workers):
+    def load(self, wanted: Wanted) -> None:
+        """Have a worker load the model of *wanted* now; whether it can, the first question tells."""
+        self._begin(_Asked(wanted, (), _LOADS))
+
+    async def ready(self, wanted: Wanted) -> None:
+        """Wait until a worker has begun, and loaded a model where *wanted* has one, so that a call's time does not run before.
+        Raises :class:`ScanFailedError`."""
+        if wanted.model is not None and not any(worker.knows(self._asked.get(wanted, -1)) for worker in self._workers):
+            await self.ask(wanted, (), _LOADS)
+        elif not any(worker.ready for worker in self._workers):
             await self.ask(Wanted(), (), _STARTS)
 
     async def ask(self, wanted: Wanted, texts: Sequence[str], seconds: float) -> list[list[Span]]:
         """The spans of each text, as the first free worker finds them. Raises :class:`ScanFailedError`."""
         asked = _Asked(wanted, texts, seconds)
-        task = asyncio.get_running_loop().create_task(self._ask(asked))
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
         try:
-            return await asyncio.shield(task)
+            return await asyncio.shield(self._begin(asked))
         except asyncio.CancelledError:
             asked.gone = True
             raise
+
+    def _begin(self, asked: _Asked) -> "asyncio.Task[list[list[Span]]]":
+        task = asyncio.get_running_loop().create_task(self._ask(asked))
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[list[list[Span]]]) -> None:
         self._tasks.discard(task)

@@ -7,9 +7,11 @@ import asyncio
 from collections.abc import Sequence
 
 from douane.detect.memory import shared
+from douane.detect.namelists import lists
+from douane.detect.names import CAPITALS, find_names
 from douane.detect.pool import Pool, pool
 from douane.detect.prefilter import SEED, SEED_SIGNS
-from douane.detect.spans import CHUNK, cut, join
+from douane.detect.spans import CHUNK, cut, join, resolve
 from douane.detect.values import ScanFailedError, Span, Wanted
 
 __all__ = ["Scanner", "cannot_hold_any"]
@@ -23,26 +25,41 @@ type _Chunk = tuple[int, int, int]
 """Index of a text, start and end in it."""
 
 
-def cannot_hold_any(text: str) -> bool:
-    """Whether no pattern can find anything in *text*, by its characters alone: a few ns each, and most short texts."""
-    return text.isascii() and len(text.encode().translate(None, SEED_SIGNS)) == len(text)
+_NAMES_HERE = 8192
+"""Characters of a text in which names are looked for in this process: 0.5 ms."""
+
+
+def cannot_hold_any(text: str, signs: bytes = SEED_SIGNS) -> bool:
+    """Whether *text* has none of *signs*, one of which stands in all that is looked for: by its characters alone, a few ns
+    each, and most short texts. Patterns find nothing without one of SEED_SIGNS."""
+    return text.isascii() and len(text.encode().translate(None, signs)) == len(text)
 
 
 class Scanner:
     """Finds what is *wanted*. Workers start with the first text that needs one, or with :meth:`warm`.
 
     *inline_limit*: texts up to so many characters are first looked at here for anything that a pattern could take (0.3 ms at
-    32 KB, where most hold nothing); longer ones go to a worker unseen. *remembered*: texts whose spans are kept, about 300
-    bytes each."""
+    32 KB, where most hold nothing), and up to 8 KB for names; longer ones go to a worker unseen. *remembered*: texts whose
+    spans are kept, about 300 bytes each."""
 
     def __init__(self, wanted: Wanted, *, workers: int = 1, inline_limit: int = CHUNK, remembered: int = 50_000) -> None:
         self._wanted, self._workers, self._inline_limit = wanted, workers, inline_limit
         self._memory = shared(wanted, remembered)
-        self._by_name = bool(wanted.names) and "PERSON" in wanted.entities
+        person = "PERSON" in wanted.entities
+        self._by_rule = wanted.by_rule and person
+        self._asks_all = wanted.model is not None or (bool(wanted.names) and person)
+        """Only a worker can say of a text that it holds nothing."""
+        self._reading = wanted.model.seconds if wanted.model is not None else 0.0
+        """What a model may take beside the patterns."""
+        self._signs = SEED_SIGNS + CAPITALS if self._by_rule else SEED_SIGNS
 
     def warm(self) -> None:
-        """Start the workers now; they are ready some two seconds later."""
-        self._pool()
+        """Start the workers now; they are ready some two seconds later, and when they have loaded a model."""
+        ours = self._pool()
+        if self._by_rule:
+            lists()
+        if self._wanted.model is not None:
+            ours.load(self._wanted)
 
     async def aclose(self) -> None:
         """End the workers if no other scanner uses them."""
@@ -57,14 +74,15 @@ class Scanner:
         new: dict[bytes, list[int]] = {}
         memory = self._memory
         for index, text in enumerate(texts):
-            if not self._by_name and cannot_hold_any(text):
+            if not self._asks_all and cannot_hold_any(text, self._signs):
                 continue
             key = memory.key(tenant, text)
             known = memory.get(key)
             if known is not None:
                 found[index] = known
-            elif not self._by_name and self._sees_nothing(text):
-                memory.put(key, ())
+            elif not self._asks_all and self._sees_nothing(text):
+                found[index] = self._names(text)
+                memory.put(key, found[index])
             else:
                 new.setdefault(key, []).append(index)
         if new:
@@ -80,9 +98,12 @@ class Scanner:
         for text in texts:
             self._memory.put(self._memory.key(tenant, text), ())
 
+    def _names(self, text: str) -> tuple[Span, ...]:
+        return resolve(one for one in find_names(text) if one.score >= self._wanted.threshold) if self._by_rule else ()
+
     def _sees_nothing(self, text: str) -> bool:
-        """Whether it can be said here that nothing stands in *text*."""
-        if len(text) > self._inline_limit:
+        """Whether it can be said here that nothing but names stands in *text*, and which."""
+        if len(text) > (min(self._inline_limit, _NAMES_HERE) if self._by_rule else self._inline_limit):
             return False
         prefilter = pool().prefilter(self._wanted)
         return SEED.search(text) is None if prefilter is None else not prefilter.sees(text)
@@ -90,9 +111,9 @@ class Scanner:
     async def _scan(self, texts: list[str]) -> list[tuple[Span, ...]]:
         chunks = [cut(len(text)) for text in texts]
         questions = _questions(chunks)
-        await self._pool().ready()
+        await self._pool().ready(self._wanted)
         try:
-            async with asyncio.timeout(_CALL_SECONDS + _SECONDS_A_MILLION * sum(map(len, texts)) / 1e6):
+            async with asyncio.timeout(_CALL_SECONDS + self._reading + _SECONDS_A_MILLION * sum(map(len, texts)) / 1e6):
                 answers = await asyncio.gather(*(self._ask(texts, question) for question in questions))
         except TimeoutError:
             raise ScanFailedError("the detectors did not come to an end in time") from None
@@ -103,7 +124,8 @@ class Scanner:
         return [join(each, spans) for each, spans in zip(chunks, found, strict=True)]
 
     async def _ask(self, texts: list[str], question: list[_Chunk]) -> list[list[Span]]:
-        return await self._pool().ask(self._wanted, [texts[index][start:end] for index, start, end in question], _ASK_SECONDS)
+        pieces = [texts[index][start:end] for index, start, end in question]
+        return await self._pool().ask(self._wanted, pieces, _ASK_SECONDS + self._reading)
 
     def _pool(self) -> Pool:
         ours = pool()

@@ -6,7 +6,7 @@ a text comes."""
 from dataclasses import dataclass
 from types import MappingProxyType
 
-__all__ = ["DEFAULT_ENTITIES", "ENTITIES", "PRIORITY", "ScanFailedError", "Span", "Wanted"]
+__all__ = ["BY_MODEL", "DEFAULT_ENTITIES", "ENTITIES", "PRIORITY", "Model", "ScanFailedError", "Span", "Wanted"]
 
 ENTITIES = MappingProxyType({
     "EMAIL_ADDRESS": "EmailRecognizer",
@@ -40,9 +40,16 @@ ENTITIES = MappingProxyType({
     "URL": "UrlRecognizer",
     "DATE_TIME": "DateRecognizer",
     "PERSON": "",
+    "LOCATION": "",
+    "ORGANIZATION": "",
+    "NRP": "",
 })
-"""Entity → the class of ``presidio_analyzer.predefined_recognizers`` that finds it; PERSON is found by list. Their order is
-their priority where two overlap: what is surest and most telling first."""
+"""Entity → the class of ``presidio_analyzer.predefined_recognizers`` that finds it; PERSON is found by list, by rule
+(``names.py``) or by a language model, the last three by a model alone. Their order is their priority where two overlap: what is
+surest and most telling first."""
+
+BY_MODEL = ("PERSON", "LOCATION", "ORGANIZATION", "NRP")
+"""What a language model may be asked for. NRP: nationality, religion, politics."""
 
 PRIORITY = MappingProxyType({name: rank for rank, name in enumerate(ENTITIES)})
 
@@ -69,6 +76,21 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Model:
+    """A language model that was found and tried (``models.py``)."""
+
+    name: str
+    """A folder's path, or the name of an installed spaCy package."""
+    entities: tuple[str, ...]
+    seconds: float
+    """What it may take for one call."""
+    stamp: str = ""
+    """Of its files: other files are another model."""
+    transformers: str = ""
+    """Folder of a transformers model that finds in place of spaCy's, or nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """What to look for. Raises ValueError for a name, threshold or list that cannot be meant."""
 
@@ -77,6 +99,9 @@ class Wanted:
     """Findings below it are dropped. 0.4 is a number that only has the shape; 1.0 one whose checksum holds."""
     names: tuple[str, ...] = ()
     """People to find as PERSON: whole words, whatever their case."""
+    by_rule: bool = True
+    """Find people's names by lists and a rule, where PERSON is wanted."""
+    model: Model | None = None
 
     def __post_init__(self) -> None:
         for name in self.entities:

@@ -19,9 +19,9 @@ from types import FrameType
 from typing import Any
 
 from douane.background import give_way
-from douane.detect.values import ScanFailedError, Wanted
+from douane.detect.values import Model, ScanFailedError, Wanted
 
-__all__ = ["LENGTH", "main"]
+__all__ = ["LENGTH", "main", "stay_home"]
 
 LENGTH = struct.Struct("!I")
 
@@ -72,8 +72,14 @@ def _write(fd: int, message: dict[str, Any]) -> None:
         rest = rest[os.write(fd, rest):]
 
 
-def _wanted(entities: list[str], threshold: float, names: list[str]) -> Wanted:
-    return Wanted(tuple(entities), threshold, tuple(names))
+def stay_home() -> None:
+    """From now on no connection can be opened, and nothing started."""
+    sys.addaudithook(_forbid)
+
+
+def _wanted(entities: list[str], threshold: float, names: list[str], model: dict[str, Any] | None, *, by_rule: bool) -> Wanted:
+    made = None if model is None else Model(**{**model, "entities": tuple(model["entities"])})
+    return Wanted(tuple(entities), threshold, tuple(names), by_rule, made)
 
 
 def _serve(fd: int) -> None:
@@ -82,8 +88,8 @@ def _serve(fd: int) -> None:
     prepare()
     common = Wanted()
     engines = {0: Engine(common)}
-    engines[0].scan("a@example.com, 212-555-0123, 4111 1111 1111 1111")  # compiles what it needs
-    sys.addaudithook(_forbid)
+    engines[0].scan("a@example.com, 212-555-0123, 4111 1111 1111 1111, Ann Lee")  # compiles what it needs
+    stay_home()
     _write(fd, {"ready": True})
     while True:
         asked = json.loads(_read(fd, LENGTH.unpack(_read(fd, LENGTH.size))[0]))

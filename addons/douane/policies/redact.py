@@ -16,7 +16,9 @@ from typing import Annotated, Any, Literal
 
 from douane.call import Call, Finding, Outcome
 from douane.coding import coding_of, decode
-from douane.detect import DEFAULT_ENTITIES, Scanner, Wanted
+from douane.detect import DEFAULT_ENTITIES, Wanted
+from douane.detect.byrole import BUILTIN, Eyes, eyes
+from douane.detect.models import Ner
 from douane.histories.base import NOTHING, History, Name, Shelf, durable
 from douane.placeholders import DataKey, Minter
 from douane.policy import BodyFilter, Setting, Wires, policy, positions
@@ -61,12 +63,13 @@ class Redact:
     restore: bool = True
     action: Literal["placeholder", "mask", "hash"] = "placeholder"
     names: tuple[str, ...] = ()
+    ner: str | Ner = BUILTIN
     threshold: float = 0.4
     remember: Annotated[int, Spelled(parse_remember, "30d, never")] = 30 * 86400
 
     def bind(self, setting: Setting) -> "_Redact":
         wanted = Wanted(entities=self.entities, threshold=self.threshold, names=self.names)
-        return _Redact(Scanner(wanted), setting.wires, setting.data_key, self.action,
+        return _Redact(eyes(wanted, self.ner, setting.folder), setting.wires, setting.data_key, self.action,
                        self.restore and self.action == "placeholder", setting.shelf, self.remember)
 
 
@@ -85,7 +88,7 @@ class _Open:
 
 @dataclass(frozen=True, slots=True)
 class _Redact:
-    scanner: Scanner
+    scanner: Eyes
     wires: Wires
     key: DataKey
     action: Literal["placeholder", "mask", "hash"]
@@ -101,6 +104,10 @@ class _Redact:
     def warm(self) -> None:
         """Before the first call: start what takes long to start."""
         self.scanner.warm()
+
+    def finds(self) -> tuple[str, ...]:
+        """For ``douane check``."""
+        return self.scanner.told
 
     async def admit(self, call: Call) -> Verdict:
         before = await self._before(call)
@@ -125,7 +132,8 @@ class _Redact:
             return Deny("uninspectable", "the request's body cannot be searched for personal data") if call.body else ALLOW
         found = positions(call, wire)
         texts = [read_text(one.text) for one in found]
-        found_in = await self.scanner.scan(call.principal.tenant, [text for one in texts for text in one.scanned])
+        found_in = await self.scanner.scan(call.principal.tenant, [text for one in texts for text in one.scanned],
+                                           [one.role for one, text in zip(found, texts, strict=True) for _ in text.scanned])
         if not any(found_in):
             return ALLOW
         spans = iter(found_in)
