@@ -1,8 +1,9 @@
 """Phone numbers: phonenumbers' matcher, as presidio runs it, on what can be one.
 
 Law: what stock presidio finds for these regions is found, but for numbers of less than seven digits, ISO dates, fractions and
-IPv4 addresses. phonenumbers takes 50 µs to say that a candidate is none of a region's, so it is only asked where a cheap look has not said so
-already: digits that fit no pattern of the region's numbers, whatever is taken from their beginning, are none of them."""
+IPv4 addresses. phonenumbers takes 50 µs to say that a candidate is none of a region's, so it is only asked where a cheap look
+has not said so already: digits that fit no pattern of the region's numbers, whatever is taken from their beginning, are none of
+them."""
 
 from collections.abc import Iterator
 from itertools import zip_longest
