@@ -112,7 +112,8 @@ def test_this_process_loads_no_model(tiny: Path) -> None:
     ("ner: ./tiny", ["redact: PERSON, LOCATION, ORGANIZATION in texts of user: by ./tiny (",
                      "redact: in other texts: the built-in"]),
     ("ner: builtin", ["redact: people's names: by the built-in recognizer (recall ",
-                      "redact: places and organisations: not found", " -m spacy download en_core_web_lg; then `ner: en_core_web_lg`"]),
+                      "redact: places and organisations: not found",
+                      " -m spacy download en_core_web_lg; then `ner: en_core_web_lg`"]),
     ("ner: off, names: [Ann Lee]", ["redact: people's names: those in `names` alone: the 1 listed"]),
     ("entities: [URL]", ["redact: people's names are not looked for"])])
 def test_check_says_what_is_found_and_how_more_is(field: str, says: list[str], tiny: Path, tmp_path: Path,

@@ -96,7 +96,7 @@ _DOUBTFUL = _words("""
     Virginia Virgo Vista Vita Viva Voice Volga Von Wade Wales Walker Wane Ward Warp Wash Washington Water Watson Watsonx
     Watt Wave Way Wayland Weaver West Weston Wheat White Wick Wiki Wild Wilder Will Willow Win Wind Windy Wing Wings
     Winner Winter Wisdom Wise Wit Wolf Wolfram Wonder Wong Wood Woods Woody Word Worth Wren Wright Wyoming Xena Xi Yam
-    Yaml Ye Yoga York You Young Yu Zapier Scene Morgan Wells Salvador Emin Taylor Sami Julian Residence Zed Zen Zenith
+    Yaml Ye Yoga York You Young Yu Zapier Scene Morgan Wells Salvador Stanley Emin Taylor Sami Julian Residence Zed Zen Zenith
     Zephyr Zero Zeta Zeus Zion Zip Zone Zoom Zulu""")
 """Given names that are words, months, places, products or colours: they count with a surname from the list beside them."""
 

@@ -23,7 +23,7 @@ _NOT_BEFORE = frozenset("_.@/\\#$<&-")
 _SMALL = "|".join(sorted(PARTICLES))
 _NEXT = re.compile(rf"(?:\.? |-)(?:((?:{_SMALL})(?: (?:{_SMALL}))?)[ -])?({_WORD})(?![\w@])")
 """What may go on with a name: a particle, and a word with a capital."""
-_ENDS = re.compile(r"(?![\w(\[{=\\@/<>$&*%+|~^#]|\.\w|::|-\w|['’](?!s\b|[\s.,;:!?)\]]|$)|\s?(?:=|\(\)|:=|->|=>))")
+_ENDS = re.compile(r"(?![\w(\[{=\\@/<>$&%+|~^#]|\*\w|\.\w|::|-\w|['’](?!s\b|[\s.,;:!?)\]]|$)|\s?(?:=|\(\)|:=|->|=>))")
 """What may stand behind a name: nothing of source code."""
 _MOST = 4
 """Words of one name behind the first."""
@@ -69,6 +69,8 @@ def find_names(text: str) -> list[Span]:
         if start < at or (start and _within(text, start)):
             continue
         word = match[0]
+        if not word[0].isupper():
+            continue
         if word in TITLES:
             span = _titled(text, end)
         elif word in given or _may_be(text, word, start, known):
@@ -121,7 +123,7 @@ def _run(text: str, first: str, end: int) -> tuple[list[str], int]:
     words = [first]
     while len(words) <= _MOST:
         found = _NEXT.match(text, end)
-        if found is None or (text[end] == "." and len(words[-1]) > 1) or not _ENDS.match(text, found.end()) or (
+        if found is None or not found[2][0].isupper() or (text[end] == "." and len(words[-1]) > 1) or not _ENDS.match(text, found.end()) or (
                 len(found[2]) > 1 and found[2] in NO_SURNAMES):
             break
         words.append(found[2])
@@ -132,7 +134,8 @@ def _run(text: str, first: str, end: int) -> tuple[list[str], int]:
 def _titled(text: str, end: int) -> Span | None:
     """Behind a title: a name, in a list or not."""
     found = _NEXT.match(text, end)
-    if found is None or found[2] in NO_SURNAMES or found[2] in TITLES or not _ENDS.match(text, found.end()):
+    if found is None or not found[2][0].isupper() or found[2] in NO_SURNAMES or found[2] in TITLES or not _ENDS.match(
+            text, found.end()):
         return None
     start = found.start(1) if found[1] else found.start(2)
     words, last = _run(text, found[2], found.end())
@@ -150,7 +153,9 @@ def _full(text: str, words: list[str], start: int, last: int, known: Lists) -> S
         return Span("PERSON", start, last, _FULL) if named and first.isupper() == rest[-1].isupper() else None
     if first in known.sure or first.partition("-")[0] in known.sure:
         return Span("PERSON", start, last, _FULL)
-    if rest[-1] in known.surnames and first in known.given and rest[-1] not in known.given:
+    if first.lower() in _NO_PERSON:
+        return None
+    if rest[-1] in known.surnames and first in known.given and (rest[-1] not in known.given or rest[-1] in known.sure):
         return Span("PERSON", start, last, _FULL)
     if _said(text, start, _SAYS) or (_said(text, start) and (rest[-1] in known.surnames or _said(text, start, _FIELD))):
         return Span("PERSON", start, last, _SAID)
