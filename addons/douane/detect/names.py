@@ -123,8 +123,9 @@ def _run(text: str, first: str, end: int) -> tuple[list[str], int]:
     words = [first]
     while len(words) <= _MOST:
         found = _NEXT.match(text, end)
-        if found is None or not found[2][0].isupper() or (text[end] == "." and len(words[-1]) > 1) or not _ENDS.match(text, found.end()) or (
-                len(found[2]) > 1 and found[2] in NO_SURNAMES):
+        if found is None or not found[2][0].isupper() or (text[end] == "." and len(words[-1]) > 1):
+            break
+        if not _ENDS.match(text, found.end()) or (len(found[2]) > 1 and found[2] in NO_SURNAMES):
             break
         words.append(found[2])
         end = found.end()
