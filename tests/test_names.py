@@ -2,9 +2,10 @@
 
 import os
 import random
+import re
 import time
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from douane.detect import Scanner, Span, Wanted
+from douane.detect.byrole import eyes
+from douane.detect.carry import carried
 from douane.detect.engine import Engine, prepare
 from douane.detect.names import CAPITALS, find_names
 from douane.detect.pool import pool
@@ -197,3 +200,51 @@ def test_who_asks_the_worker_and_who_does_not_find_the_same() -> None:
     assert len(chunks) > 2
     pieces = join(chunks, [find_names(long[start:end]) for start, end in chunks])
     assert pieces == tuple(find_names(long))
+
+
+# -- found once, found again -------------------------------------------------------------------------------------------
+
+
+def again(*said: tuple[str, str]) -> list[list[str]]:
+    """*said*: role and text, whose names are what stands in brackets and what is found by that."""
+    texts = [text.replace("[", "").replace("]", "") for _, text in said]
+    found = [tuple(_bracketed(text)) for _, text in said]
+    every = carried(texts, [role for role, _ in said], found)
+    assert all(before.end <= after.start for spans in every for before, after in pairwise(spans))
+    return [[text[one.start:one.end] for one in spans] for text, spans in zip(texts, every, strict=True)]
+
+
+def _bracketed(text: str) -> Iterator[Span]:
+    shift = 0
+    for match in re.finditer(r"\[(.*?)\]", text):
+        yield Span("PERSON", match.start() - shift, match.end() - shift - 2, 0.5)
+        shift += 2
+
+
+def test_a_name_that_was_found_is_found_in_what_is_said_after_it() -> None:
+    assert again(("assistant", "Hello Xyz"), ("user", "I am [Xyz], yes Xyz."), ("assistant", "Hi Xyz! Xyzz, aXyz, xyz, Xyz's"),
+                 ("schema", "Xyz"), ("user", "[Ann] and Xyz")) == [[], ["Xyz", "Xyz"], ["Xyz", "Xyz"], [], ["Ann", "Xyz"]]
+    assert again(("user", "[Ann Lee] and [Lee]"), ("assistant", "Ann Lee, Ann, Lee")) == [["Ann Lee", "Lee"]] * 2
+    assert again(("user", "[it], [Al]"), ("assistant", "it is Al")) == [["it", "Al"], []]
+    assert again(("user", "a (.*) [(.*)]"), ("user", "(.*) abc")) == [["(.*)", "(.*)"], ["(.*)"]]
+
+
+def test_a_turn_that_is_added_changes_nothing_before_it() -> None:
+    rng, words = random.Random(4), ["[Xyz]", "Xyz", "[Ann Lee]", "Ann", "Lee", "so", "and"]
+    turns = [(rng.choice(("user", "assistant", "system")), " ".join(rng.choices(words, k=6))) for _ in range(40)]
+    whole = again(*turns)
+    for count in range(len(turns)):
+        assert again(*turns[:count]) == whole[:count]
+
+
+def test_of_many_names_the_first_are_carried_on() -> None:
+    many = " ".join(f"[Name{letter}{other}]" for letter in "ABCDEFGHIJKLMNOP" for other in "ABCDEFGHIJ")
+    found = again(("user", many), ("assistant", many.replace("[", "").replace("]", "")))
+    assert [len(each) for each in found] == [160, 64]
+
+
+def test_the_answer_that_comes_back_holds_no_name_that_the_user_said() -> None:
+    async def work() -> list[tuple[Span, ...]]:
+        return await eyes(Wanted(), "builtin", "").scan("acme", ["My name is Xyzzyk.", "Hello Xyzzyk!"], ["user", "assistant"])
+
+    assert [len(one) for one in house.run(work(), 20)] == [1, 1]

@@ -88,8 +88,9 @@ def ask(eye: Eyes, *texts: tuple[str, str]) -> list[list[tuple[str, str]]]:
 def test_a_folder_is_loaded_and_read_in_the_texts_of_its_roles(tiny: Path) -> None:
     eye = eyes(Wanted(), Ner("tiny"), str(tiny.parent))
     said = f"{tiny_model.SAID} Mail ann@example.com."
+    assert ask(eye, ("assistant", said)) == [[("EMAIL_ADDRESS", "ann@example.com")]]
     assert ask(eye, ("user", said), ("assistant", said), ("unknown", said), ("user", "")) == [
-        [*FOUND, ("EMAIL_ADDRESS", "ann@example.com")], [("EMAIL_ADDRESS", "ann@example.com")],
+        [*FOUND, ("EMAIL_ADDRESS", "ann@example.com")], [*FOUND, ("EMAIL_ADDRESS", "ann@example.com")],
         [*FOUND, ("EMAIL_ADDRESS", "ann@example.com")], []]
     assert ask(eye, ("user", "Sarah Miller called."), ("assistant", "Sarah Miller called."))[1] == [("PERSON", "Sarah Miller")]
     asked = Ner("tiny", entities=("LOCATION",), roles=("assistant", "tool_result"), timeout=1)

@@ -1,12 +1,14 @@
 """Who looks at which texts: a language model at those of some roles, lists and rules at the others. And what ``douane check``
 says of it.
 
-Law: every text is looked at by one of the two, whatever its role; what no role is known of counts as the user's."""
+Law: every text is looked at by one of the two, whatever its role; what no role is known of counts as the user's. A name that
+was found in one text is found in those after it (``carry.py``)."""
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from douane.detect.carry import carried
 from douane.detect.models import Ner, Tried, find_model, install_line
 from douane.detect.scanner import Scanner
 from douane.detect.values import BY_MODEL, DEFAULT_ENTITIES, Span, Wanted
@@ -41,6 +43,9 @@ class Eyes:
 
     async def scan(self, tenant: str, texts: Sequence[str], roles: Sequence[str]) -> list[tuple[Span, ...]]:
         """What stands in each text, whose role is the one beside it. Raises ScanFailedError."""
+        return carried(texts, roles, await self._scan(tenant, texts, roles))
+
+    async def _scan(self, tenant: str, texts: Sequence[str], roles: Sequence[str]) -> list[tuple[Span, ...]]:
         if self.reading is None:
             return await self.common.scan(tenant, texts)
         read = [role in self.roles for role in roles]

@@ -1,0 +1,40 @@
+"""A name that was found once is found again: what a recognizer of names needs words around it for stands bare in the answer
+that comes back as history, or is read by nobody there.
+
+Laws: a text takes names from itself and from the texts before it alone, so that a turn that is added changes no byte of the
+earlier ones. Only whole words in the same letters count. Linear in the texts for each of a bounded number of names."""
+
+import re
+from collections.abc import Sequence
+
+from douane.detect.spans import resolve
+from douane.detect.values import BY_MODEL, Span
+
+__all__ = ["carried"]
+
+_NAMES = 64
+"""So many are carried on, the first ones."""
+_LEAST = 3
+"""Characters of a name that is."""
+_NOT_SAID = frozenset({"schema", "metadata"})
+"""Roles of texts that are no part of what is said: their words are an interface's."""
+
+
+def carried(texts: Sequence[str], roles: Sequence[str], found: Sequence[tuple[Span, ...]]) -> list[tuple[Span, ...]]:
+    """*found* in each of *texts*, and where what was found as a name stands besides."""
+    if not any(one.type in BY_MODEL for spans in found for one in spans):
+        return list(found)
+    known: dict[str, Span] = {}
+    every = []
+    for text, role, spans in zip(texts, roles, found, strict=True):
+        if role in _NOT_SAID:
+            every.append(spans)
+            continue
+        for one in spans:
+            value = text[one.start:one.end]
+            if one.type in BY_MODEL and len(known) < _NAMES and len(value) >= _LEAST and not value.islower():
+                known.setdefault(value, one)
+        again = [Span(one.type, *match.span(), one.score) for value, one in known.items() if value in text
+                 for match in re.finditer(rf"(?<!\w){re.escape(value)}(?!\w)", text)]
+        every.append(resolve([*spans, *again]) if len(again) > sum(one.type in BY_MODEL for one in spans) else spans)
+    return every
