@@ -118,6 +118,14 @@ def test_digits_of_fractions_stay_where_they_are(run: Any, scribe: Scribe) -> No
     assert said["text"] == f'[{{"created":1234567}},"{card}",0.4111111111111111,4111111111111111e5,"{card}"]'
 
 
+@pytest.mark.parametrize("name", ["Ann Lee", "Sarah", "Emma", "Zoë", "Tom"])
+def test_a_short_name_is_no_mere_word(run: Any, scribe: Scribe, name: str) -> None:
+    said = run(scribe.request(asked({"a": name, "b": "stop", "c": "GET", "d": "a word"})))
+    assert said["found"] == {"PERSON": 1}
+    assert name not in said["text"]
+    assert '"b":"stop"' in said["text"].replace(" ", "")
+
+
 def test_an_address_of_few_signs_is_one(run: Any, scribe: Scribe) -> None:
     assert run(scribe.request(asked({"a": "1::2"})))["found"] == {"IP_ADDRESS": 1}
 

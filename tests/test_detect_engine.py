@@ -213,3 +213,18 @@ def test_no_number_is_missed_for_how_its_digits_look(region: str) -> None:
         assert [(one.start, one.end) for one in _Matcher(f"at {number} or", looked)] == stock, number
         found += len(stock)
     assert found > 40
+
+
+@pytest.mark.parametrize(("text", "found"), [
+    ("10.1.2.3", 1), ("81.2.69.77", 1), ("10.1.2.3/8", 1), ("81.2.69.77/32", 1), ("fe80::1ff:fe23:4567:890a", 1), ("1::2", 1),
+    ("10.0.0.0/8", 0), ("192.168.4.0/24", 0), ("fe80::/10", 0), ("10.0.0.0/88", 1), ("10.0.0.0", 1),
+    ("127.0.0.1", 0), ("127.0.0.53", 0), ("::1", 0), ("0.0.0.0", 0), ("255.255.255.0", 0), ("224.0.0.1", 0), ("192.0.2.9", 0),
+    ("198.51.100.7", 0), ("203.0.113.77", 0), ("2001:db8::7", 0)])
+def test_an_address_is_somebodys_or_none(text: str, found: int) -> None:
+    """Nor is it a phone number."""
+    assert [one.type for one in resolve(engine(Wanted()).scan(f"at {text}, or"))] == ["IP_ADDRESS"] * found
+
+
+def test_numbers_with_dots_are_still_phone_numbers() -> None:
+    for number in ("650.253.0000", "212.555.0123", "06.12.34.56.78", "+41.44.668.18.00"):
+        assert [one.type for one in resolve(engine(Wanted()).scan(f"call {number}, please"))] == ["PHONE_NUMBER"], number

@@ -264,6 +264,7 @@ def test_names_leave_as_placeholders_and_come_back(tiny: Path, tmp_path: Path, p
     models.mkdir(parents=True)
     (models / "tiny").symlink_to(tiny)
     with running_gateway(tmp_path, policy(provider, chain=CHAIN)) as gateway, Wire.tls(gateway) as wire:
+        wire.sock.settimeout(60)  # the first call waits for the worker
         wire.send(request(json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": tiny_model.SAID}]}).encode()))
         got = wire.answer()
         body = provider.seen[-1].body
