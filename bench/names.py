@@ -90,10 +90,11 @@ def evaluator(rng: random.Random, folder: Path) -> Iterable[Labelled]:
 
 
 def model(name: str) -> Find:
-    import spacy
+    from douane.detect.ner import Reader
+    from douane.detect.values import Model
 
-    nlp = spacy.load(name)
-    return lambda text: [(one.start_char, one.end_char) for one in nlp(text).ents if one.label_ == "PERSON"]
+    reader = Reader.of(Model(name, ("PERSON",), 1.0))
+    return lambda text: [(one.start, one.end) for one in reader.find(text)]
 
 
 def costs(seed: int) -> None:

@@ -88,7 +88,9 @@ def ask(eye: Eyes, *texts: tuple[str, str]) -> list[list[tuple[str, str]]]:
 def test_a_folder_is_loaded_and_read_in_the_texts_of_its_roles(tiny: Path) -> None:
     eye = eyes(Wanted(), Ner("tiny"), str(tiny.parent))
     said = f"{tiny_model.SAID} Mail ann@example.com."
-    assert ask(eye, ("assistant", said)) == [[("EMAIL_ADDRESS", "ann@example.com")]]
+    for role in ("assistant", "system", "tool_result", "schema"):
+        assert ask(eye, (role, said)) == [[("EMAIL_ADDRESS", "ann@example.com")]], role
+    assert ask(eye, ("unknown", said)) == [[*FOUND, ("EMAIL_ADDRESS", "ann@example.com")]]
     assert ask(eye, ("user", said), ("assistant", said), ("unknown", said), ("user", "")) == [
         [*FOUND, ("EMAIL_ADDRESS", "ann@example.com")], [*FOUND, ("EMAIL_ADDRESS", "ann@example.com")],
         [*FOUND, ("EMAIL_ADDRESS", "ann@example.com")], []]
@@ -223,6 +225,31 @@ def test_a_model_that_finds_nothing_is_none(tmp_path: Path) -> None:
     spacy.blank("en").to_disk(tmp_path / "blank")
     with pytest.raises(ValueError, match="no `ner`"):
         _finds(Model(str(tmp_path / "blank"), (), 1.0))
+
+
+def test_a_transformers_model_is_a_folder_and_takes_its_libraries(tiny: Path, tmp_path: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    """What loads one is presidio's; none is run here."""
+    with pytest.raises(ValueError, match="has no config.json"):
+        find_model(Ner("tiny", transformers="none"), ALL, str(tiny.parent))
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setattr("douane.detect.models.find_spec", lambda _: None)
+    with pytest.raises(ValueError, match="pip install spacy-huggingface-pipelines"):
+        find_model(Ner("tiny", transformers=str(tmp_path)), ALL, str(tiny.parent))
+
+
+def test_what_names_do_not_need_is_left_out(tiny: Path, tmp_path: Path) -> None:
+    import spacy
+
+    from douane.detect.ner import load as load_model
+
+    nlp = spacy.load(tiny)
+    nlp.add_pipe("sentencizer")
+    nlp.to_disk(tmp_path / "more")
+    nlp.add_pipe("entity_ruler")
+    nlp.to_disk(tmp_path / "ruled")
+    assert load_model(Model(str(tmp_path / "more"), (), 1.0)).get_nlp("en").pipe_names == ["ner"]
+    assert load_model(Model(str(tmp_path / "ruled"), (), 1.0)).get_nlp("en").pipe_names == ["ner", "sentencizer", "entity_ruler"]
 
 
 # -- a package, and the clock ------------------------------------------------------------------------------------------

@@ -16,6 +16,11 @@ __all__ = ["SENTENCE", "Reader", "load"]
 
 SENTENCE = "Ann Lee flew from Berlin to meet the people of Acme Ltd, who are Dutch."
 
+_OF_NAMES = frozenset({"tok2vec", "transformer", "curated_transformer", "ner", "hf_token_pipe"})
+_OF_GRAMMAR = frozenset({"tagger", "morphologizer", "parser", "senter", "sentencizer", "attribute_ruler", "lemmatizer",
+                         "trainable_lemmatizer", "textcat", "textcat_multilabel"})
+"""Parts of a pipeline that names do not need, and that take most of the time. A part that is in neither may need them."""
+
 
 @dataclass(slots=True)
 class _Loaded:
@@ -60,5 +65,8 @@ def load(model: Model) -> SpacyNlpEngine:
     else:
         engine = SpacyNlpEngine([{"lang_code": "en", "model_name": model.name}], configuration)
     engine.load()
-    engine.get_nlp("en").max_length = sys.maxsize  # texts are cut before they come here
+    nlp = engine.get_nlp("en")
+    nlp.max_length = sys.maxsize  # texts are cut before they come here
+    if {meta.factory for meta in map(nlp.get_pipe_meta, nlp.pipe_names)} <= _OF_NAMES | _OF_GRAMMAR:
+        nlp.select_pipes(disable=[name for name in nlp.pipe_names if nlp.get_pipe_meta(name).factory in _OF_GRAMMAR])
     return engine
