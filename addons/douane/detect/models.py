@@ -69,7 +69,8 @@ def find_model(asked: Ner, wanted: tuple[str, ...], folder: str) -> tuple[Model,
         if not (path / "config.json").is_file():
             raise ValueError(f"ner.transformers: {path} is no folder of a transformers model: it has no config.json")
         if find_spec("spacy_huggingface_pipelines") is None:
-            raise ValueError(f"ner.transformers: it takes {sys.executable} -m pip install spacy-huggingface-pipelines transformers")
+            raise ValueError("ner.transformers: its libraries are missing: "
+                             f"{sys.executable} -m pip install spacy-huggingface-pipelines transformers")
         transformers, stamp = str(path.resolve()), f"{stamp} {_stamp(path)}"
     model = Model(where, (), float(asked.timeout), stamp, transformers)
     tried = _try(model, asked.model)
