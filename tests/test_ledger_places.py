@@ -1,6 +1,5 @@
 """The Redis ledger where the server is not fit for it, or is elsewhere: TLS, Unix sockets, Sentinel, a cluster."""
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
