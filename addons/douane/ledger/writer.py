@@ -35,6 +35,8 @@ _OWED = 100_000
 _OWED_SECONDS = 1.0
 """After which what is owed is tried again, where nobody asks for anything."""
 _CLOSE_SECONDS = 5.0
+_ITS_OWN = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError)
+"""What fails because of what is to be written: trying it again is no use."""
 
 
 @dataclass(slots=True)
@@ -177,22 +179,35 @@ class Writer:
     def _serve(self, batch: list[_Wish]) -> None:
         if not batch and not self._owed:
             return
-        failure = self._transact([*self._owed, *batch])
-        self.failure = "" if failure is None else str(failure)
-        if failure is None:
-            self._owed.clear()
+        wishes = [*self._owed, *batch]
+        failure = self._transact(wishes)
+        if isinstance(failure, _ITS_OWN):
+            failure = self._apart(wishes)
         else:
-            self._owed += [one for one in batch if one.owed][: _OWED - len(self._owed)]
+            for wish in wishes:
+                wish.failure = failure
+        self.failure = "" if failure is None else str(failure)
+        self._owed = [one for one in wishes if one.owed and one.failure is not None and not isinstance(one.failure, _ITS_OWN)]
+        del self._owed[_OWED:]
         by_loop: dict[asyncio.AbstractEventLoop, list[_Wish]] = {}
         for wish in batch:
             if wish.done is not None:
-                wish.failure = failure
                 wish.done.set()
             if wish.future is not None:
                 by_loop.setdefault(wish.future.get_loop(), []).append(wish)
-        for loop, wishes in by_loop.items():
+        for loop, of_loop in by_loop.items():
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(_answer, wishes, failure)
+                loop.call_soon_threadsafe(_answer, of_loop)
+
+    def _apart(self, wishes: list[_Wish]) -> Exception | None:
+        """One of *wishes* can never be done: each by itself, so that it alone fails, and is owed no more. Returns what else
+        failed."""
+        found = None
+        for wish in wishes:
+            wish.failure = self._transact([wish])
+            if not isinstance(wish.failure, _ITS_OWN):
+                found = wish.failure or found
+        return found
 
     def _transact(self, wishes: list[_Wish]) -> Exception | None:
         """All of *wishes* durably, or none. Returns what failed."""
@@ -218,15 +233,15 @@ class Writer:
         return None
 
 
-def _answer(wishes: list[_Wish], failure: Exception | None) -> None:
+def _answer(wishes: list[_Wish]) -> None:
     """On the loop."""
     for wish in wishes:
         if wish.future is None or wish.future.done():
             continue
-        if failure is None:
+        if wish.failure is None:
             wish.future.set_result(wish.result)
         else:
-            wish.future.set_exception(LedgerUnavailableError(f"the ledger cannot be written ({type(failure).__name__})"))
+            wish.future.set_exception(LedgerUnavailableError(f"the ledger cannot be written ({type(wish.failure).__name__})"))
 
 
 def _too_late(wish: _Wish) -> None:
