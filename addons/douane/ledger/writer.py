@@ -35,7 +35,7 @@ _OWED = 100_000
 _OWED_SECONDS = 1.0
 """After which what is owed is tried again, where nobody asks for anything."""
 _CLOSE_SECONDS = 5.0
-_ITS_OWN = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError)
+_ITS_OWN = (sqlite3.IntegrityError, sqlite3.DataError, ArithmeticError, LookupError, TypeError, ValueError)
 """What fails because of what is to be written: trying it again is no use."""
 
 
@@ -223,7 +223,7 @@ class Writer:
                 wish.result = wish.act(work)
             work.close()
             connection.execute("COMMIT")
-        except (sqlite3.Error, OSError, OverflowError) as error:
+        except (sqlite3.Error, OSError, *_ITS_OWN) as error:
             with contextlib.suppress(sqlite3.Error):
                 connection.rollback()
             return error
