@@ -15,6 +15,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,11 +79,15 @@ class Writer:
             with contextlib.ExitStack() as undo:
                 self._queue = os.open(path.with_name(path.name + ".queue"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
                 undo.callback(os.close, self._queue)
+                # to begin a file is nothing that SQLite lets others wait for
+                _line_up(self._queue)
+                undo.callback(fcntl.flock, self._queue, fcntl.LOCK_UN)
                 self.connection = undo.enter_context(contextlib.closing(connect(path, PATIENT_MS)))
                 self.connection.execute("PRAGMA journal_mode=WAL")
                 self.connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
                 _make(self.connection, path, schema, version)
                 self.connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+                fcntl.flock(self._queue, fcntl.LOCK_UN)
                 undo.pop_all()
         except (sqlite3.Error, OSError) as error:
             raise EnvironmentFailedError(f"{path}: cannot be opened: {error}") from None
@@ -253,6 +258,20 @@ def _too_late(wish: _Wish) -> None:
 def _nobody_misses(done: "asyncio.Future[Any]") -> None:
     if not done.cancelled():
         done.exception()
+
+
+def _line_up(fd: int) -> None:
+    """The lock of the queue. Raises OSError where nobody gives it up in time."""
+    until = time.monotonic() + PATIENT_MS / 1000
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _identity(path: Path) -> tuple[int, int]:
