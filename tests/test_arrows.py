@@ -97,7 +97,7 @@ ALLOWED: dict[str, frozenset[str] | set[str]] = {
     "douane.chain": {"call", "edge", "policy", "providers", "verdict"},
     "douane.gate": {"answer", "call", "chain", "ledger", "providers", "purse", "stops"},
     "douane.stops": {"call", "ledger", "scopes", "verdict"},
-    "douane.echo": {"call"},
+    "douane.echo": {"call", "keyforms"}, "douane.keyforms": set(),
     "douane.answer": {"call", "coding", "echo", "errors", "outflow", "policy", "providers"},
     "douane.outflow": {"errors", "ledger", "providers"}, "douane.denied": {"errors", "providers", "verdict"},
     "douane.relay": {"asgi", "call", "relay_socket", "upstream", "errors"},
@@ -107,7 +107,7 @@ ALLOWED: dict[str, frozenset[str] | set[str]] = {
     **dict.fromkeys(under("douane.providers"), frozenset({"providers", "call", "errors"})),
     **dict.fromkeys(under("douane.policies"), frozenset(
         {"policy", "providers", "call", "verdict", "errors", "secrets", "ledger", "units", "placeholders", "coding",
-         "detect", "echo", "histories", "redaction", "rehydrate", "remember", "restore", "scopes", "shown", "size", "source",
+         "detect", "echo", "histories", "keyforms", "policies", "redaction", "rehydrate", "remember", "restore", "scopes", "shown", "size", "source",
          "tiers", "unsearched"})),
     "douane.shown": {"providers"}, "douane.unsearched": {"call", "providers", "shown", "verdict"},
     "douane.placeholders": {"secrets"}, "douane.redaction": {"placeholders", "providers"}, "douane.rehydrate": {"providers"},
