@@ -24,7 +24,8 @@ RULES = (*TOKENS, *CONTEXTS)
 CLASSES = {
     "A": string.ascii_letters + string.digits, "W": string.ascii_letters + string.digits + "_-",
     "L": string.ascii_lowercase + string.digits, "U": string.ascii_uppercase + "234567", "H": "0123456789abcdef",
-    "D": string.digits, "B": string.ascii_letters + string.digits + "+/", "X": "x", "G": "QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L"}
+    "D": string.digits, "N": string.ascii_lowercase + "234567",
+    "B": string.ascii_letters + string.digits + "+/", "X": "x", "G": "QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L"}
 
 
 def built(template: str, seed: int = 1) -> str:

@@ -23,7 +23,7 @@ from douane.answer import Capture
 from douane.call import Call
 from douane.coding import coding_of, decode
 from douane.detect import ScanFailedError, Scanner, Span
-from douane.detect.find_secrets import find_in_member, find_secrets
+from douane.detect.find_secrets import TELLING, find_in_member, find_secrets
 from douane.detect.memory import Memory
 from douane.errors import RefusedError
 from douane.placeholders import DataKey, Minter
@@ -67,8 +67,6 @@ _MEASURES = frozenset({
 _WORDS_OF = re.compile(rb"[A-Z]?[a-z]+|[A-Z]+")
 _ID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|(?:req_)?[0-9a-f]{24,32}|[a-z_/]{1,64}")
 """A name that is no more than one: what request ids look like, and words."""
-_TELLING = re.compile(r"pass|pwd|secret|token(?!s)|key|auth|cred|kennwort", re.IGNORECASE)
-"""In the name of a member whose bare value may be a secret. Where it speaks of ``tokens``, it counts them."""
 _BLOB = re.compile(r"(?:data:[^,\s]{0,200},)?[A-Za-z0-9+/_=\r\n-]{256,}")
 
 
@@ -261,7 +259,7 @@ def _sorted(new: Iterable[str], names: set[str]) -> tuple[dict[str, Written], di
     for string in new:
         token = _written(string)
         value = _meant(token)
-        tells = len(value) <= _NAME and _TELLING.search(value) is not None
+        tells = len(value) <= _NAME and TELLING.search(value) is not None
         if tells:
             names.add(string)
         if _WORD.fullmatch(value):

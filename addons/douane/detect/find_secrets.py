@@ -5,24 +5,56 @@ findings overlap, one span covers both, so that nothing of either stays. What on
 placeholder, ``changeme``) is none.
 
 A text without secrets is read a few times by C loops (``bytes.translate``, ``bytes.find``) and by no regular expression:
-these begin only where a run of characters is as long as a token, or where an anchor stands.
+these begin only where a run of characters is as long as a token, or where an anchor stands. Base64 that means text is read as
+that text, once: the whole of it is the secret.
 """
 
+import binascii
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from math import log2
 
 from douane.detect.secret_rules import CONTEXTS, RUN, TOKENS, Rule
 from douane.detect.values import Span
 
-__all__ = ["find_in_member", "find_secrets"]
+__all__ = ["TELLING", "decoded", "find_in_member", "find_secrets"]
 
 _IN_RUN = re.compile(r"[A-Za-z0-9_.~/+=-]")
 _RUNS = bytes(ord("a" if _IN_RUN.match(chr(code)) else " ") for code in range(256))
 _LONG = b"a" * RUN
-_TOKEN = re.compile("|".join(rule.pattern for rule in TOKENS), re.ASCII)
+_CODED = bytes(ord("a") if re.match(r"[A-Za-z0-9+/_-]", chr(code)) else 32 for code in range(256))
+_PLAIN = frozenset(b"\t\n\r" + bytes(range(32, 127)))
+
+
+def _alternatives(pattern: str) -> Iterator[str]:
+    """What a pattern has between the ``|`` that stand in no group and no class."""
+    depth, at, in_class = 0, 0, False
+    for found in re.finditer(r"\\.|[\[\]()|]", pattern):
+        sign = found[0]
+        in_class = (in_class or sign == "[") and sign != "]"
+        if not in_class:
+            depth += (sign == "(") - (sign == ")")
+            if sign == "|" and depth == 0:
+                yield pattern[at:found.start()]
+                at = found.end()
+    yield pattern[at:]
+
+
+def _by_first(patterns: Iterable[str]) -> str:
+    """One pattern for all, parted by the character that each begins with: of what is no token, most is let by at a glance."""
+    parts: dict[str, list[str]] = {}
+    for pattern in patterns:
+        for one in _alternatives(pattern):
+            first = re.match(r"\[([^\]]+)\]|(\\.|.)", one)
+            if first is not None:
+                for sign in re.findall(r"\\.|.", first[1] or first[2]):
+                    parts.setdefault(sign, []).append(one[first.end():])
+    return "|".join(f"{sign}(?:{'|'.join(rest)})" for sign, rest in parts.items())
+
+
+_TOKEN = re.compile(_by_first(rule.pattern for rule in TOKENS), re.ASCII)
 _TOKENS = tuple((rule, re.compile(rule.pattern, re.ASCII)) for rule in TOKENS)
 _CONTEXTS = tuple(
     (anchor.encode(), needs.encode(), tuple((rule, re.compile(rule.pattern, re.ASCII | re.IGNORECASE)) for rule in rules))
@@ -40,6 +72,8 @@ _STANDS_FOR = re.compile(
 _MADE_UP = re.compile(r"x{5}|\*{3}|\.{3}|\$\{|\{\{|<[A-Za-z_ -]+>|example|your[-_]|[-_]here(?![A-Za-z])|placeholder|redacted"
                       r"|scrubbed|change[-_]?me|dummy|abcdefgh|0123456789|1234567890", re.ASCII | re.IGNORECASE)
 """What no secret holds."""
+TELLING = re.compile(r"pass|pwd|secret|token(?!s)|key|auth|cred|kennwort", re.IGNORECASE)
+"""In the name of a member whose bare value may be a secret. Where it speaks of ``tokens``, it counts them."""
 _QUOTES = ("\"", "'", "`", "\\")
 _SHORTEST = 12
 """Characters of a key or token that is known only by its name."""
@@ -50,7 +84,45 @@ _MEASURED = 256
 def find_secrets(text: str) -> tuple[Span, ...]:
     """Where secrets stand in *text* (characters), sorted, nowhere overlapping. Linear time."""
     raw = text.encode("latin-1", "replace")  # one byte a character: a place in it is a place in the text
-    return _joined([*_tokens(text, raw.translate(_RUNS)), *_in_context(text, raw.lower())])
+    return _joined([*_plain(text, raw), *_encoded(raw)])
+
+
+def decoded(raw: bytes) -> Iterator[tuple[int, int, str]]:
+    """Where in *raw* base64 stands that means text, in either alphabet, and that text."""
+    runs = raw.translate(_CODED)
+    at = runs.find(_LONG)
+    while at >= 0:
+        end = runs.find(b" ", at + RUN)
+        if end < 0:
+            end = len(runs)
+        if _PLAIN.issuperset(_from_base64(raw[at:at + 8])):  # one in 300, of what is no such text
+            meant = _from_base64(raw[at:end])
+            if meant and _PLAIN.issuperset(meant[:4096]):
+                yield at, end + len(raw[end:end + 2]) - len(raw[end:end + 2].lstrip(b"=")), meant.decode("utf-8", "replace")
+        at = runs.find(_LONG, end)
+
+
+def _from_base64(coded: bytes) -> bytes:
+    """Empty where it is none."""
+    try:
+        return binascii.a2b_base64(coded.translate(_STANDARD) + b"=" * (-len(coded) % 4))
+    except binascii.Error:
+        return b""
+
+
+_STANDARD = bytes.maketrans(b"-_", b"+/")
+
+
+def _plain(text: str, raw: bytes) -> Iterator[Span]:
+    yield from _tokens(text, raw.translate(_RUNS))
+    yield from _in_context(text, raw.lower())
+
+
+def _encoded(raw: bytes) -> Iterator[Span]:
+    for start, end, meant in decoded(raw):
+        surest = max(_plain(meant, meant.encode("latin-1", "replace")), key=lambda one: one.score, default=None)
+        if surest is not None:
+            yield Span(surest.type, start, end, surest.score)
 
 
 def find_in_member(name: str, text: str) -> tuple[Span, ...]:
