@@ -31,7 +31,7 @@ from tests.gateway import BOT_KEY, REAL_KEY, Gateway, Wire, forms, policy, reque
 from tests.test_find_secrets import built
 from tests.test_redact import KEY, TOOL, ask, user, wire_of
 
-OURS = "sk-ours-" + "Zq7/" * 8
+OURS = "sk-ours-" + "Zq7/~?" * 5
 THEIRS = "issued-key-" + "4f9a" * 6
 AWS = built("AKIA{U16}")
 GITHUB = built("ghp_{A36}")
@@ -168,6 +168,17 @@ def test_no_answer_holds_a_configured_key_however_it_is_cut(form: bytes) -> None
         assert form not in out
         assert len(out) == len(text)
         assert b"****" in out
+
+
+def test_what_was_replaced_comes_back_and_our_key_does_not() -> None:
+    call = asked(user(AWS)).call
+    (placeholder,) = call.originals
+    both = bound().filter(call)
+    assert both is not None
+    both.headers(((b"content-type", b"application/json"),))
+    answer = json.dumps({"choices": [{"message": {"content": f"{placeholder} {OURS}"}}]}).encode()
+    said = json.loads(b"".join(both.feed(answer[at:at + 9]) for at in range(0, len(answer), 9)) + both.close())
+    assert said["choices"][0]["message"]["content"] == f"{AWS} {'*' * len(OURS)}"
 
 
 def test_nothing_of_ours_is_told_by_repr() -> None:

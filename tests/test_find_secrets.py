@@ -1,5 +1,6 @@
 """Secrets are found by form and by what stands before them; what only looks like one is not; hostile texts cost no more."""
 
+import base64
 import json
 import random
 import re
@@ -189,6 +190,15 @@ def test_bytes_in_base64_are_none() -> None:
     for letters in ("B", "W"):
         text = "".join(chance.choices(CLASSES[letters], k=300_000))
         assert named(f"data:image/png;base64,{text}") == []
+
+
+def test_base64_is_read_where_it_means_text() -> None:
+    said = built("password: Zq7!{A8}\n").encode()
+    whole = base64.b64encode(said).decode()
+    assert named(f"data: {whole}") == [("PASSWORD", whole)]
+    assert named(f"x={base64.b64encode(b'GIF89a' + bytes(4) + said).decode()}") == []
+    assert named(f"x={base64.b64encode(b'no secret at all, only words').decode()}") == []
+    assert named("a_very_long_identifier_of_somebody and/a/path/that/leads/nowhere") == []
 
 
 def _strings(value: Any) -> Iterator[str]:
