@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from douane.detect.find_secrets import find_in_member, find_secrets
+from douane.detect.find_secrets import find_in_member, find_secrets, together
 from douane.detect.secret_rules import CONTEXTS, RUN, TOKENS, Rule
+from douane.detect.values import Span
 from douane.placeholders import LOOKS_LIKE
 from tests import wire
 
@@ -199,6 +200,13 @@ def test_base64_is_read_where_it_means_text() -> None:
     assert named(f"x={base64.b64encode(b'GIF89a' + bytes(4) + said).decode()}") == []
     assert named(f"x={base64.b64encode(b'no secret at all, only words').decode()}") == []
     assert named("a_very_long_identifier_of_somebody and/a/path/that/leads/nowhere") == []
+
+
+def test_the_surer_kind_covers_a_whole_row_of_overlaps() -> None:
+    ours = Span("OURS", 2, 9, 1.0)
+    others = [Span("A", 0, 3, 0.5), Span("B", 8, 12, 0.5), Span("C", 11, 15, 0.5), Span("D", 20, 22, 0.5)]
+    assert together(others, [ours]) == (Span("OURS", 0, 15, 1.0), others[3])
+    assert together(others, ()) == tuple(others)
 
 
 def _strings(value: Any) -> Iterator[str]:

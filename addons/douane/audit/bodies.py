@@ -23,7 +23,7 @@ from douane.answer import Capture
 from douane.call import Call
 from douane.coding import coding_of, decode
 from douane.detect import ScanFailedError, Scanner, Span
-from douane.detect.find_secrets import TELLING, find_in_member, find_secrets
+from douane.detect.find_secrets import TELLING, find_in_member, find_secrets, together
 from douane.detect.memory import Memory
 from douane.errors import RefusedError
 from douane.placeholders import DataKey, Minter
@@ -193,7 +193,7 @@ class Scribe:
         changed: dict[str, Written] = {}
         for token, read in texts.items():
             found = [next(spans) for _ in read.scanned]
-            found[0] = _together(found[0], secrets)
+            found[0] = together(found[0], secrets)
             written = read.write(found, put) if any(found) else None
             if written is not None and written.text != read.text:
                 changed[token] = written
@@ -206,7 +206,7 @@ class Scribe:
         new = [at for at, spans in enumerate(known) if spans is None]
         if new:
             for at, spans in zip(new, await self._scanner.scan(tenant, [texts[at] for at in new]), strict=True):
-                both = _together(spans, find_secrets(texts[at]))
+                both = together(spans, find_secrets(texts[at]))
                 known[at] = both
                 self._memory.put(keys[at], both)
         return [spans or () for spans in known]
@@ -333,7 +333,7 @@ def _told(parts: Sequence[str], names: Collection[str]) -> dict[str, tuple[Span,
             text = _meant(token)
             secrets = find_in_member(_meant(_written(name)), text) if len(text) <= _MEMBER else ()
             if secrets:
-                found[token] = _together(found.get(token, ()), secrets)
+                found[token] = together(found.get(token, ()), secrets)
     return found
 
 
@@ -349,18 +349,3 @@ def _spliced(text: str, changes: Mapping[str, Written]) -> tuple[str, Counter[st
         return quoted(written.text)
 
     return _SCALAR.sub(put, text), found
-
-
-def _together(spans: Sequence[Span], secrets: Sequence[Span]) -> tuple[Span, ...]:
-    """Both, sorted; where a secret overlaps something, one span of the secret's type covers both."""
-    if not secrets:
-        return tuple(spans)
-    joined: list[Span] = []
-    for span in sorted((*secrets, *spans), key=lambda one: (one.start, -one.end)):
-        last = joined[-1] if joined else None
-        if last is None or last.end <= span.start:
-            joined.append(span)
-        else:
-            kind = last.type if last in secrets else span.type
-            joined[-1] = Span(kind, last.start, max(last.end, span.end), max(last.score, span.score))
-    return tuple(joined)

@@ -12,14 +12,14 @@ that text, once: the whole of it is the secret.
 import binascii
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from math import log2
 
 from douane.detect.secret_rules import CONTEXTS, RUN, TOKENS, Rule
 from douane.detect.values import Span
 
-__all__ = ["TELLING", "decoded", "find_in_member", "find_secrets"]
+__all__ = ["TELLING", "decoded", "find_in_member", "find_secrets", "together"]
 
 _IN_RUN = re.compile(r"[A-Za-z0-9_.~/+=-]")
 _RUNS = bytes(ord("a" if _IN_RUN.match(chr(code)) else " ") for code in range(256))
@@ -55,9 +55,26 @@ def _by_first(patterns: Iterable[str]) -> str:
 
 
 _TOKEN = re.compile(_by_first(rule.pattern for rule in TOKENS), re.ASCII)
-_TOKENS = tuple((rule, re.compile(rule.pattern, re.ASCII)) for rule in TOKENS)
+
+
+class _Form:
+    """A rule, whose pattern is compiled when it is first needed: all of them take a tenth of a second."""
+
+    __slots__ = ("_flags", "_pattern", "rule")
+
+    def __init__(self, rule: Rule, flags: re.RegexFlag) -> None:
+        self.rule, self._flags = rule, flags
+        self._pattern: re.Pattern[str] | None = None
+
+    def match(self, text: str, start: int, end: int) -> re.Match[str] | None:
+        if self._pattern is None:
+            self._pattern = re.compile(self.rule.pattern, self._flags)
+        return self._pattern.match(text, start, end)
+
+
+_TOKENS = tuple(_Form(rule, re.ASCII) for rule in TOKENS)
 _CONTEXTS = tuple(
-    (anchor.encode(), needs.encode(), tuple((rule, re.compile(rule.pattern, re.ASCII | re.IGNORECASE)) for rule in rules))
+    (anchor.encode(), needs.encode(), tuple(_Form(rule, re.ASCII | re.IGNORECASE) for rule in rules))
     for (anchor, needs), rules in groupby(CONTEXTS, key=lambda rule: (rule.anchor, rule.needs)))
 
 _STANDS_FOR = re.compile(
@@ -142,9 +159,9 @@ def _tokens(text: str, runs: bytes) -> Iterator[Span]:
             end = len(runs)
         while match := _TOKEN.search(text, at, end):
             at = match.end()
-            for rule, pattern in _TOKENS:
-                if known := pattern.match(text, match.start(), end):
-                    yield from _span(rule, known)
+            for form in _TOKENS:
+                if known := form.match(text, match.start(), end):
+                    yield from _span(form.rule, known)
                     break
         at = runs.find(_LONG, end)
 
@@ -155,8 +172,8 @@ def _in_context(text: str, lower: bytes) -> Iterator[Span]:
         at = -1 if needs and lower.find(needs) < 0 else lower.find(anchor)
         while at >= 0:
             after = at + len(anchor)
-            for rule, pattern in rules:
-                if (match := pattern.match(text, at)) and (spans := _span(rule, match)):
+            for form in rules:
+                if (match := form.match(text, at, len(text))) and (spans := _span(form.rule, match)):
                     yield from spans
                     after = match.end()
                     break
@@ -206,4 +223,22 @@ def _joined(spans: list[Span]) -> tuple[Span, ...]:
         else:
             surest = span if span.score > last.score else last
             joined[-1] = Span(surest.type, last.start, max(last.end, span.end), surest.score)
+    return tuple(joined)
+
+
+def together(spans: Sequence[Span], surer: Sequence[Span]) -> tuple[Span, ...]:
+    """Both, sorted; where one of the *surer* overlaps something, one span of its type covers both."""
+    if not surer:
+        return tuple(spans)
+    joined: list[Span] = []
+    sure = False
+    for span in sorted((*surer, *spans), key=lambda one: (one.start, -one.end)):
+        last = joined[-1] if joined else None
+        if last is None or last.end <= span.start:
+            joined.append(span)
+            sure = span in surer
+        else:
+            kind = last.type if sure else span.type
+            joined[-1] = Span(kind, last.start, max(last.end, span.end), max(last.score, span.score))
+            sure = sure or span in surer
     return tuple(joined)

@@ -10,13 +10,13 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
-from douane.detect.find_secrets import decoded, find_in_member, find_secrets
+from douane.detect.find_secrets import decoded, find_in_member, find_secrets, together
 from douane.detect.memory import Memory
 from douane.detect.secret_rules import CONTEXTS, TOKENS
 from douane.detect.values import Span
 from douane.keyforms import Forms
 
-__all__ = ["GATEWAY_KEY", "KINDS", "SecretScanner", "together"]
+__all__ = ["GATEWAY_KEY", "KINDS", "SecretScanner"]
 
 GATEWAY_KEY = "GATEWAY_KEY"
 KINDS = (*dict.fromkeys(rule.name for rule in (*TOKENS, *CONTEXTS)), GATEWAY_KEY)
@@ -92,16 +92,3 @@ class SecretScanner:
             if end - at <= _LONGEST and self._knows(hashlib.sha256(raw[at:end]).digest()):
                 yield at, end
             at = runs.find(_RUN, end)
-
-
-def together(spans: Sequence[Span], ours: Sequence[Span]) -> tuple[Span, ...]:
-    """Both, sorted; what overlaps becomes one, which is *ours* where any of it is."""
-    joined: list[Span] = []
-    for span in sorted((*spans, *ours), key=lambda one: (one.start, -one.end)):
-        last = joined[-1] if joined else None
-        if last is None or last.end <= span.start:
-            joined.append(span)
-        else:
-            kind = GATEWAY_KEY if GATEWAY_KEY in (last.type, span.type) else last.type
-            joined[-1] = Span(kind, last.start, max(last.end, span.end), max(last.score, span.score))
-    return tuple(joined)
