@@ -12,6 +12,7 @@ from urllib.parse import quote
 import anthropic
 import openai
 import pytest
+from bench.templates import built
 
 from douane.call import Call
 from douane.demo.provider import LocalProvider
@@ -28,7 +29,6 @@ from douane.secrets import Secret
 from douane.verdict import ALLOW, Allow, Deny, Rewrite
 from tests import house
 from tests.gateway import BOT_KEY, REAL_KEY, Gateway, Wire, forms, policy, request, running_gateway
-from tests.test_find_secrets import built
 from tests.test_redact import KEY, TOOL, ask, user, wire_of
 
 OURS = "sk-ours-" + "Zq7/~?" * 5

@@ -4,7 +4,6 @@ import base64
 import json
 import random
 import re
-import string
 import time
 import uuid
 from collections import Counter
@@ -13,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from bench.templates import CLASSES, built
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,25 +23,6 @@ from douane.placeholders import LOOKS_LIKE
 from tests import wire
 
 RULES = (*TOKENS, *CONTEXTS)
-CLASSES = {
-    "A": string.ascii_letters + string.digits, "W": string.ascii_letters + string.digits + "_-",
-    "L": string.ascii_lowercase + string.digits, "U": string.ascii_uppercase + "234567", "H": "0123456789abcdef",
-    "D": string.digits, "N": string.ascii_lowercase + "234567",
-    "B": string.ascii_letters + string.digits + "+/", "X": "x", "G": "QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L"}
-
-
-def built(template: str, seed: int = 1) -> str:
-    """The text that *template* stands for (see ``secret_rules``)."""
-    chance = random.Random(f"{seed} {template}")
-
-    def drawn(match: re.Match[str]) -> str:
-        letters, count = CLASSES[match[1]], int(match[2])
-        made = chance.choices(letters, k=count) if count > len(letters) else chance.sample(letters, count)
-        if match[1] in "AWLUH" and count > 3:  # one without a letter or a digit is possible, and rare
-            made[1:3] = "4A" if match[1] in "AWU" else "4a"
-        return "".join(made)
-
-    return re.sub(r"\{([A-Z])([0-9]+)\}", drawn, template)
 
 
 def parted(text: str) -> tuple[str, str]:
@@ -63,6 +44,9 @@ def test_what_a_rule_describes_is_found_whole(rule: Rule, template: str) -> None
         text, secret = parted(built(template, seed))
         for around in (text, f"See {text} there", f"日本 é\n{text}\n\U0001f600", f"({text})"):
             assert named(around) == [(rule.name, secret)]
+        if rule in TOKENS:
+            for around in (f"KEY={text}\n", f'"key":"{text}",', f"'{text}'", f"?k={text}&n=1", f"<k>{text}</k>"):
+                assert named(around) == [(rule.name, secret)]
 
 
 @pytest.mark.parametrize(("rule", "template"), PASSED, ids=lambda one: one.name if isinstance(one, Rule) else one[:24])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.templates import built
 from openai import AsyncOpenAI
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection
@@ -25,7 +26,6 @@ from douane.turns import Turns
 from tests import house
 from tests.gateway import BOT_KEY, REAL_KEY, Gateway, forms, running_gateway, wait_for
 from tests.sockets import Heard, Script, SocketProvider, answer, hear, running_sockets, talk, tell
-from tests.test_find_secrets import built
 
 EMAIL = "mia.wagner@example.org"
 PHONE = "+49 30 23459876"

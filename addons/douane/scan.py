@@ -101,21 +101,20 @@ def files(path: str) -> Iterator[str]:
             raise ConfigError(f"scan: there is no {path}")
         yield path
         return
-    listed = _listed(start)
-    for name in _walked(start) if listed is None else listed:
+    for name in _listed(start) or _walked(start):
         file = start / name
         if file.is_file() and not file.is_symlink():
             yield str(file)
 
 
-def _listed(folder: Path) -> list[str] | None:
-    """As git lists it; None where there is no git or no repository."""
+def _listed(folder: Path) -> list[str]:
+    """As git lists it; empty where there is no git, no repository, or one that ignores the very folder that was asked for."""
     with suppress(OSError):
         done = subprocess.run([*_GIT, "-C", str(folder), *_LIST], capture_output=True, check=False,  # noqa: S603 - git, no shell
                               stdin=subprocess.DEVNULL)
         if done.returncode == 0:
             return sorted({os.fsdecode(name) for name in done.stdout.split(b"\0") if name})
-    return None
+    return []
 
 
 def _walked(folder: Path) -> Iterator[str]:

@@ -74,7 +74,7 @@ SERVICES = (
     Rule("SQUARE_TOKEN", first("EAAA") + r"[\w-]{60}(?![\w-])|sq0(?:csp|atp)-[\w-]{22,64}", GITLEAKS,
          ("EAAA{W60}", "sq0csp-{W43}"),
          ("EAAA{W20}",)),
-    Rule("META_TOKEN", r"EAA[MC](?<![\w+/=-]EAA[MC])[A-Za-z0-9]{100,400}(?![\w+/=-])", GITLEAKS, ("EAAC{A180}",),
+    Rule("META_TOKEN", r"EAA[MC](?<![\w+/-]EAA[MC])[A-Za-z0-9]{100,400}(?![\w+/=-])", GITLEAKS, ("EAAC{A180}",),
          ("EAAC{A20}",)),
     Rule("HUBSPOT_TOKEN", r"pat-(?:na|eu)[0-9]-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", GITHUB,
          ("pat-na1-{H8}-{H4}-{H4}-{H4}-{H12}",), ("pat-na1-{H8}",)),
