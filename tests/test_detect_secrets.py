@@ -359,6 +359,13 @@ def test_its_yaml_is_read_and_its_mistakes_are_told(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_the_shipped_policy_replaces_and_lets_an_agent_print_its_environment() -> None:
+    """Its one-run token stands in ``HTTPS_PROXY``: a refusal would meet every later turn."""
+    shipped = Path(__file__).parents[1] / "policies"
+    entry = next(one for one in load(shipped, environ={}).chain.entries if one.name == "detect_secrets")
+    assert set(entry.policy.actions.values()) == {"redact"}
+
+
 def test_a_history_that_goes_on_gets_its_secrets_back() -> None:
     """With nothing new in it, the call is still shown to what keeps histories."""
     call = replace(ask(user("hello")), path="/v1/responses/resp_1", method="GET", document=None, body=b"")
