@@ -1,6 +1,7 @@
 """``detect_secrets``: what is refused, what leaves, what comes back, what stands nowhere; by itself, and in a real gateway."""
 
 import base64
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -14,11 +15,13 @@ import openai
 import pytest
 from bench.templates import built
 
-from douane.call import Call
+from douane.call import Call, Outcome
 from douane.demo.provider import LocalProvider
 from douane.detect.secret_rules import CONTEXTS, TOKENS
 from douane.detect.secret_scanner import GATEWAY_KEY, KINDS, SecretScanner
 from douane.errors import ConfigError
+from douane.histories.base import Shelf
+from douane.histories.sqlite import SqliteHistories
 from douane.keyforms import Forms
 from douane.loader import load
 from douane.people import Known, People, Tokens, Vaulted
@@ -29,7 +32,7 @@ from douane.secrets import Secret
 from douane.verdict import ALLOW, Allow, Deny, Rewrite
 from tests import house
 from tests.gateway import BOT_KEY, REAL_KEY, Gateway, Wire, forms, policy, request, running_gateway
-from tests.test_redact import KEY, TOOL, ask, user, wire_of
+from tests.test_redact import KEY, TOOL, ask, redact, user, wire_of
 
 OURS = "sk-ours-" + "Zq7/~?" * 5
 THEIRS = "issued-key-" + "4f9a" * 6
@@ -366,8 +369,39 @@ def test_the_shipped_policy_replaces_and_lets_an_agent_print_its_environment() -
     assert set(entry.policy.actions.values()) == {"redact"}
 
 
-def test_a_history_that_goes_on_gets_its_secrets_back() -> None:
-    """With nothing new in it, the call is still shown to what keeps histories."""
-    call = replace(ask(user("hello")), path="/v1/responses/resp_1", method="GET", document=None, body=b"")
-    verdict = house.run(bound(remember=0).admit(call))
-    assert verdict == ALLOW or isinstance(verdict, Rewrite)
+def test_a_turn_gets_the_secrets_of_the_turns_before(tmp_path: Path) -> None:
+    """Where the provider keeps the history, with ``redact`` beside it and without."""
+    with contextlib.closing(SqliteHistories.open(tmp_path, KEY, clock=lambda: house.AT)) as store:
+        shelf = Shelf()
+        shelf.histories = store
+        setting = Setting(PEOPLE, Vaulted(()), {}, wire_of, KEY, shelf)
+        ours = DetectSecrets().bind(setting)
+
+        async def turn(document: Any, answer: str, number: int, *policies: Any) -> Any:
+            call = ask({"model": "gpt-4o", **document}, operation="responses", path="/v1/responses")
+            for one in policies:
+                verdict = await one.admit(call)
+                call = verdict.call if isinstance(verdict, Rewrite) else call
+            out = json.dumps({"id": f"resp_{number}", "object": "response", "output": [
+                {"type": "message", "content": [{"type": "output_text", "text": answer}]}]}).encode()
+            for one in reversed(policies):
+                if (restoring := one.filter(call)) is not None:
+                    restoring.headers(((b"content-type", b"application/json"),))
+                    out = restoring.feed(out) + restoring.close()
+            for one in reversed(policies):
+                await one.settle(call, Outcome("complete", 200))
+            return call, json.loads(out)["output"][0]["content"][0]["text"]
+
+        async def work() -> None:
+            both = ours, replace(redact(), shelf=shelf, remember=86400)
+            call, _ = await turn({"input": f"{AWS} {MAIL}"}, "ok", 1, *both)
+            assert AWS not in call.body.decode()
+            said = " ".join(call.originals)
+            assert len(call.originals) == 2
+            for number, policies in ((2, both), (3, (ours,))):
+                after = {"input": "and?", "previous_response_id": f"resp_{number - 1}"}
+                _, text = await turn(after, said, number, *policies)
+                assert set(text.split()) == {AWS, MAIL}
+            assert not ours.replacing.open
+
+        house.run(work())
