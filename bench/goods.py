@@ -4,7 +4,7 @@ import random
 import re
 import string
 
-__all__ = ["IDENTIFIERS", "code", "dense", "mixed", "prose", "text"]
+__all__ = ["IDENTIFIERS", "card", "code", "dense", "iban", "mixed", "phone", "prose", "text"]
 
 _WORDS = re.findall(r"\w+", "the customer asked whether her order could be moved to next week because of a storm "
                     "and we said that it depends on what is in stock at our warehouse please check again "
@@ -23,13 +23,13 @@ def _luhn(body: str) -> str:
     return body + str(-total % 10)
 
 
-def _card(rng: random.Random) -> str:
+def card(rng: random.Random) -> str:
     number = _luhn(_digits(rng, rng.choice(("4##############", "51#############", "34############", "6011###########"))))
     gap = rng.choice(("", "", " ", "-"))
     return gap.join(number[at:at + 4] for at in range(0, len(number), 4))
 
 
-def _iban(rng: random.Random) -> str:
+def iban(rng: random.Random) -> str:
     country, shape = rng.choice((("DE", "#" * 18), ("GB", "WEST" + "#" * 14), ("FR", "#" * 23), ("NL", "ABNA" + "#" * 10),
                                  ("MT", "MALT" + "#" * 5 + "MTLCAST" + "#" * 3 + "S" + "#" * 7)))
     body = _digits(rng, shape)
@@ -43,7 +43,7 @@ def _email(rng: random.Random) -> str:
     return f"{name}{rng.randrange(99)}@{rng.choice(_SITES)}"
 
 
-def _phone(rng: random.Random) -> str:
+def phone(rng: random.Random) -> str:
     return _digits(rng, rng.choice(("(212) 555-01##", "+1 415-###-####", "415.###.####", "+44 20 7### ####", "+49 30 ########",
                                     "030 ########", "+33 6 ## ## ## ##", "06 ## ## ## ##", "+91 98### #####", "054-#######",
                                     "650-253-#### ext. ###", "+55 11 9####-####", "07### ######")))
@@ -67,7 +67,7 @@ def _crypto(rng: random.Random) -> str:
                        "bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq", "1" + "".join(rng.choices("abcdefgh2345678", k=33))))
 
 
-IDENTIFIERS = (_card, _iban, _email, _phone, _national, _address, _crypto)
+IDENTIFIERS = (card, iban, _email, phone, _national, _address, _crypto)
 
 
 def _day(rng: random.Random) -> str:

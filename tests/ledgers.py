@@ -4,16 +4,18 @@ Workers of tests import this: what only one of the ledgers needs is imported whe
 """
 
 import contextlib
+import importlib
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 from douane.ledger.base import Account, Demand, Spent, Store, Unit
 from douane.ledger.windows import Period, window
 
-__all__ = ["AT", "DAY", "KINDS", "ORG", "TOTAL", "Shop", "account", "demands", "opened", "shop", "usd", "worker"]
+__all__ = ["AT", "DAY", "KINDS", "ORG", "TOTAL", "Shop", "account", "demands", "opened", "patience", "shop", "usd", "worker"]
 
 KINDS = ("sqlite", "redis")
 ORG = "acme"
@@ -77,6 +79,7 @@ import asyncio, sys, time
 from douane.ledger.base import *
 from tests.ledgers import *
 arguments = sys.argv[3:]
+patience(sys.argv[1]).__enter__()
 store = opened(sys.argv[1], sys.argv[2], arguments[0])
 """
 
@@ -88,9 +91,22 @@ def worker(kind: str, place: str, code: str, *arguments: object) -> "subprocess.
 
 
 @contextlib.contextmanager
+def patience(kind: str) -> Iterator[None]:
+    """On a busy machine nobody answers in time: how soon who does not is refused is each ledger's own tests' affair."""
+    names = ("writer",) if kind == "sqlite" else ("redis", "redis_desk", "redis_link")
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            importlib.import_module(f"douane.ledger.{name}")
+            stack.enter_context(mock.patch(f"douane.ledger.{name}.ANSWER_SECONDS", 4.0))
+        if kind == "redis":
+            stack.enter_context(mock.patch("douane.ledger.redis_link._DEAD_SECONDS", 4.0))
+        yield
+
+
+@contextlib.contextmanager
 def shop(kind: str) -> Iterator[Shop]:
     """An empty one."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, patience(kind):
         if kind == "redis":
             from tests.redis_server import shared
             server = shared()

@@ -87,7 +87,7 @@ def test_the_core_knows_no_host_and_opens_no_file(module: str) -> None:
 ALLOWED: dict[str, frozenset[str] | set[str]] = {
     "douane.call": {"secrets"}, "douane.verdict": {"call", "ledger", "providers"},
     "douane.errors": set(), "douane.secrets": set(),
-    "douane.policy": {"call", "verdict", "policies", "placeholders", "histories", "providers", "tiers"},
+    "douane.policy": {"call", "verdict", "policies", "placeholders", "histories", "providers", "secrets", "tiers"},
     "douane.scopes": {"call"}, "douane.tiers": {"units"}, "douane.units": {"ledger"},
     "douane.size": {"call", "ledger", "policy", "providers", "verdict"},
     "douane.purse": {"call", "ledger", "providers", "size", "verdict"},
@@ -97,7 +97,7 @@ ALLOWED: dict[str, frozenset[str] | set[str]] = {
     "douane.chain": {"call", "edge", "policy", "providers", "verdict"},
     "douane.gate": {"answer", "call", "chain", "ledger", "providers", "purse", "stops"},
     "douane.stops": {"call", "ledger", "scopes", "verdict"},
-    "douane.echo": {"call"},
+    "douane.echo": {"call", "keyforms"}, "douane.keyforms": set(),
     "douane.answer": {"call", "coding", "echo", "errors", "outflow", "policy", "providers"},
     "douane.outflow": {"errors", "ledger", "providers"}, "douane.denied": {"errors", "providers", "verdict"},
     "douane.relay": {"asgi", "call", "relay_socket", "upstream", "errors"},
@@ -107,8 +107,8 @@ ALLOWED: dict[str, frozenset[str] | set[str]] = {
     **dict.fromkeys(under("douane.providers"), frozenset({"providers", "call", "errors"})),
     **dict.fromkeys(under("douane.policies"), frozenset(
         {"policy", "providers", "call", "verdict", "errors", "secrets", "ledger", "units", "placeholders", "coding",
-         "detect", "echo", "histories", "redaction", "rehydrate", "remember", "restore", "scopes", "shown", "size", "source",
-         "tiers", "unsearched"})),
+         "detect", "echo", "histories", "keyforms", "policies", "redaction", "rehydrate", "remember", "restore", "scopes",
+         "shown", "size", "source", "tiers", "unsearched"})),
     "douane.shown": {"providers"}, "douane.unsearched": {"call", "providers", "shown", "verdict"},
     "douane.placeholders": {"secrets"}, "douane.redaction": {"placeholders", "providers"}, "douane.rehydrate": {"providers"},
     "douane.restore": {"call", "errors", "providers", "rehydrate"}, "douane.remember": {"call", "providers", "restore"},

@@ -580,11 +580,16 @@ def test_what_was_not_booked_before_the_end_is_booked_at_the_next_start(
     odd = {"kind": "outcome", **record.about(asked(number=7), "r"), "verdict": {"action": "allow"}, "ended": "complete"}
     office.audit.append_blocking(odd)  # of another version, say
     office.close()
+
+    def held_at(at: int) -> None:
+        with contextlib.closing(sqlite3.connect(data / "ledger.sqlite")) as books, books:
+            books.execute("UPDATE hold SET at = ? WHERE call = ?", (at, asked(number=6).id))
+
+    held_at(1)  # before any log begins
     open_office(policies, data).close()
     (found,) = [one for one in read_balances(data, AT) if one.account == account]
     assert (found.captured, found.reserved) == (NANO // 4 + 2 * NANO + NANO, 2 * NANO)
-    with contextlib.closing(sqlite3.connect(data / "ledger.sqlite")) as books, books:
-        books.execute("UPDATE hold SET at = ? WHERE call = ?", (int(time.time()) + 1, asked(number=6).id))
+    held_at(int(time.time()) + 1)
     open_office(policies, data).close()
     (found,) = [one for one in read_balances(data, AT) if one.account == account]
     assert found.reserved == NANO, "what never left is void"

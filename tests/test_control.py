@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import pytest
 from douane import control
 from douane.control import Client, ControlServer
 from douane.errors import ConfigError, DouaneError, EnvironmentFailedError
+from douane.hosts.banner import Addresses, Summary, banner
+from douane.places import Places
 from tests import house
 
 ADDONS = Path(__file__).parents[1] / "addons"
@@ -230,3 +233,15 @@ def test_one_gateway_serves_a_data_folder(tmp_path: Path) -> None:
 
     serving(path, client)
     ControlServer(path, {}).claim()
+
+
+def test_the_banner_names_few_hosts() -> None:
+    summary = Summary("r" * 64, ("p.yaml",), ("authenticate",), tuple(sorted(f"h{at}.example" for at in range(200))), True,
+                      "redacted", (), (), (), ())
+    places = Places.of({}, {}, Path("/x"))
+    at = Addresses(("127.0.0.1", 1), ("127.0.0.1", 2), ("127.0.0.1", 3))
+    assert max(map(len, banner(summary, places, at, ()).splitlines())) < 200
+    few = replace(summary, governed=("api.openai.com", "a.example"))
+    assert "governed    api.openai.com, a.example; other hosts pass untouched" in banner(few, places, at, ())
+    known = replace(summary, governed=(*summary.governed, "api.openai.com"))
+    assert "governed    api.openai.com and 200 more;" in banner(known, places, at, ())

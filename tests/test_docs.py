@@ -11,6 +11,7 @@ import pytest
 from douane.audit import record
 from douane.call import Outcome
 from douane.cli import _parser
+from douane.detect.secret_scanner import KINDS
 from douane.edge import EdgeRules
 from douane.errors import DENIALS, retryable
 from douane.policy import registry
@@ -143,3 +144,8 @@ def test_anchors_lead_somewhere() -> None:
 def test_the_providers_are_told_as_they_are() -> None:
     """Written anew by ``python -m douane.providers.describe > docs/providers.md``."""
     assert PAGES["providers.md"] == describe.page(builtin().values())
+
+
+def test_every_kind_of_secret_is_told_and_no_other() -> None:
+    found = PAGES["secrets.md"].partition("## What is found")[2].partition("Each rule stands")[0]
+    assert set(re.findall(r"`([A-Z][A-Z0-9_]+)`", found)) == set(KINDS)

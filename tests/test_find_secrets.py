@@ -1,9 +1,9 @@
 """Secrets are found by form and by what stands before them; what only looks like one is not; hostile texts cost no more."""
 
+import base64
 import json
 import random
 import re
-import string
 import time
 import uuid
 from collections import Counter
@@ -12,33 +12,17 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from bench.templates import CLASSES, built
 from hypothesis import given
 from hypothesis import strategies as st
 
-from douane.detect.find_secrets import find_in_member, find_secrets
+from douane.detect.find_secrets import find_in_member, find_secrets, together
 from douane.detect.secret_rules import CONTEXTS, RUN, TOKENS, Rule
+from douane.detect.values import Span
 from douane.placeholders import LOOKS_LIKE
 from tests import wire
 
 RULES = (*TOKENS, *CONTEXTS)
-CLASSES = {
-    "A": string.ascii_letters + string.digits, "W": string.ascii_letters + string.digits + "_-",
-    "L": string.ascii_lowercase + string.digits, "U": string.ascii_uppercase + "234567", "H": "0123456789abcdef",
-    "D": string.digits, "B": string.ascii_letters + string.digits + "+/", "X": "x", "G": "QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L"}
-
-
-def built(template: str, seed: int = 1) -> str:
-    """The text that *template* stands for (see ``secret_rules``)."""
-    chance = random.Random(f"{seed} {template}")
-
-    def drawn(match: re.Match[str]) -> str:
-        letters, count = CLASSES[match[1]], int(match[2])
-        made = chance.choices(letters, k=count) if count > len(letters) else chance.sample(letters, count)
-        if match[1] in "AWLUH" and count > 3:  # one without a letter or a digit is possible, and rare
-            made[1:3] = "4A" if match[1] in "AWU" else "4a"
-        return "".join(made)
-
-    return re.sub(r"\{([A-Z])([0-9]+)\}", drawn, template)
 
 
 def parted(text: str) -> tuple[str, str]:
@@ -60,6 +44,9 @@ def test_what_a_rule_describes_is_found_whole(rule: Rule, template: str) -> None
         text, secret = parted(built(template, seed))
         for around in (text, f"See {text} there", f"日本 é\n{text}\n\U0001f600", f"({text})"):
             assert named(around) == [(rule.name, secret)]
+        if rule in TOKENS:
+            for around in (f"KEY={text}\n", f'"key":"{text}",', f"'{text}'", f"?k={text}&n=1", f"<k>{text}</k>"):
+                assert named(around) == [(rule.name, secret)]
 
 
 @pytest.mark.parametrize(("rule", "template"), PASSED, ids=lambda one: one.name if isinstance(one, Rule) else one[:24])
@@ -188,6 +175,22 @@ def test_bytes_in_base64_are_none() -> None:
     for letters in ("B", "W"):
         text = "".join(chance.choices(CLASSES[letters], k=300_000))
         assert named(f"data:image/png;base64,{text}") == []
+
+
+def test_base64_is_read_where_it_means_text() -> None:
+    said = built("password: Zq7!{A8}\n").encode()
+    whole = base64.b64encode(said).decode()
+    assert named(f"data: {whole}") == [("PASSWORD", whole)]
+    assert named(f"x={base64.b64encode(b'GIF89a' + bytes(4) + said).decode()}") == []
+    assert named(f"x={base64.b64encode(b'no secret at all, only words').decode()}") == []
+    assert named("a_very_long_identifier_of_somebody and/a/path/that/leads/nowhere") == []
+
+
+def test_the_surer_kind_covers_a_whole_row_of_overlaps() -> None:
+    ours = Span("OURS", 2, 9, 1.0)
+    others = [Span("A", 0, 3, 0.5), Span("B", 8, 12, 0.5), Span("C", 11, 15, 0.5), Span("D", 20, 22, 0.5)]
+    assert together(others, [ours]) == (Span("OURS", 0, 15, 1.0), others[3])
+    assert together(others, ()) == tuple(others)
 
 
 def _strings(value: Any) -> Iterator[str]:

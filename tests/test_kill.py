@@ -9,6 +9,7 @@ import random
 import signal
 import ssl
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ import pytest
 
 from douane.demo.answers import default_script
 from douane.demo.provider import LocalProvider, running_provider
+from douane.ledger.base import nano
+from douane.ledger.charge import recorded
+from douane.ledger.sqlite import read_balances
 from tests.gateway import CHAT, Gateway, chat, command, policy
 
 CLIENTS = 24
@@ -51,6 +55,10 @@ async def load(gateway: Gateway, kill_after: float, tag: str) -> tuple[set[str],
                 whole.add(answer.headers["x-douane-id"])
 
     clients = [asyncio.ensure_future(client(number)) for number in range(CLIENTS)]
+    for _ in range(1000):  # until all are at it, however slow the machine
+        if len(whole) >= CLIENTS or all(client.done() for client in clients):
+            break
+        await asyncio.sleep(0.01)
     await asyncio.sleep(kill_after)
     gateway.process.send_signal(signal.SIGKILL)
     await asyncio.gather(*clients)
@@ -59,7 +67,9 @@ async def load(gateway: Gateway, kill_after: float, tag: str) -> tuple[set[str],
 
 def test_a_killed_gateway_has_told_the_truth(tmp_path: Path, provider: LocalProvider) -> None:
     chance = random.Random(1)
-    gateway = Gateway(tmp_path / "gateway", policy(provider))
+    chain = ("  - authenticate: {unknown: deny}\n  - budget: {per: team, limit: [9000 USD/month, 900M tokens total]}\n"
+             "  - swap_key: {missing: keep}")
+    gateway = Gateway(tmp_path / "gateway", policy(provider, chain=chain))
     complete: set[str] = set()
     lost = 0
     try:
@@ -75,6 +85,7 @@ def test_a_killed_gateway_has_told_the_truth(tmp_path: Path, provider: LocalProv
             assert (gateway.data / "control.sock").exists(), "a killed process leaves it; the next one takes its place"
             gateway.start()
             _check_restarted(gateway, complete)
+            _check_ledger(gateway)
         verify = subprocess.run(command(gateway.base, "audit", "verify"), env=gateway.environ, capture_output=True, text=True)
         assert verify.returncode == 0, verify.stdout + verify.stderr
         assert "0 calls without an outcome" in verify.stdout
@@ -115,3 +126,15 @@ def _check_restarted(gateway: Gateway, complete: set[str]) -> None:
     assert unknown
     assert not unknown & complete
     assert "calls of a gateway that died" in gateway.log()
+
+
+def _check_ledger(gateway: Gateway) -> None:
+    """What is booked is what the outcomes say, to the nano-dollar and to the token, and nothing is held any more."""
+    told = [(recorded(one), nano(one["reserved_usd"])) for one in gateway.records()
+            if one["kind"] == "outcome" and one["reserved_usd"] is not None]
+    by_unit = {one.account.unit: one for one in read_balances(gateway.data, time.time())}
+    assert {one.reserved for one in by_unit.values()} == {0}
+    assert by_unit["usd"].captured == sum(spent.of("usd", held) for spent, held in told)
+    known = sum(spent.tokens for spent, _ in told if not spent.tokens_floor)
+    assert known <= by_unit["tokens"].captured
+    assert len(told) > CLIENTS

@@ -218,6 +218,15 @@ def test_no_sum_is_too_large_to_be_kept(ledger: Store, place: Shop) -> None:
     assert place.balance() == (MOST, 0)
 
 
+def test_nobody_is_paid_for_a_call(ledger: Store, place: Shop) -> None:
+    async def work() -> None:
+        await ledger.reserve("a", ORG, AT, [Demand(DAY, 60, 100), Demand(TOKENS, 7, 10), Demand(CALLS, 1, 1)])
+        assert await ledger.capture("a", ORG, Spent(-5, -3, -1))
+
+    run(work())
+    assert [place.balance(one) for one in (DAY, TOKENS, CALLS)] == [(0, 0), (0, 0), (0, 0)]
+
+
 NAMES = ["", "a:b", "}{x", "%7B", "ü/\x1f\n", "org", "-", " ", "a b 1"]
 
 

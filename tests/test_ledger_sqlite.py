@@ -136,3 +136,22 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"nonsense" * 4096)
     with pytest.raises(EnvironmentFailedError, match="cannot be read"):
         read_balances(tmp_path, AT)
+
+
+def test_what_can_never_be_written_fails_alone(ledger: SqliteLedger, tmp_path: Path) -> None:
+    """And is not tried again: what others ask for in the same turn is done."""
+    async def work() -> None:
+        await ledger.reserve("a", ORG, AT, demands(60))
+        impossible = asyncio.ensure_future(ledger.reserve("b", ORG, AT, [Demand(TOTAL, 2**70, 2**71)]))
+        booked = ledger.capture("a", ORG, usd(10))
+        poison = ledger._books.owe(lambda books: books.connection.execute("INSERT INTO stop VALUES (?, '', 0, 0)", (2**70,)))
+        assert await ledger.reserve("c", ORG, AT, demands(1)) == Held()
+        assert await booked
+        for one in (impossible, poison):
+            with pytest.raises(LedgerUnavailableError, match="OverflowError"):
+                await one
+        assert not ledger.failure
+        assert await ledger.reserve("d", ORG, AT, demands(1)) == Held()
+
+    run(work())
+    assert balance(tmp_path) == (10, 2)

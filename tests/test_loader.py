@@ -99,7 +99,7 @@ def judged(loaded: Loaded, asked: Call) -> Verdict | Call:
 def test_the_shipped_policy_serves_who_calls_from_this_machine_and_nobody_else(tmp_path: Path) -> None:
     loaded = load(ROOT / "policies", environ={})
     assert loaded.chain.files == (str(ROOT / "policies/default.yaml"),)
-    assert [entry.name for entry in loaded.chain.entries] == ["authenticate", "redact", "budget", "swap_key"]
+    assert [entry.name for entry in loaded.chain.entries] == ["authenticate", "detect_secrets", "redact", "budget", "swap_key"]
     assert loaded.chain.edge == EdgeRules()
     assert not loaded.has_principals, "nobody from beyond this machine could be known"
     assert loaded.credential_providers == frozenset()
@@ -127,7 +127,7 @@ def test_the_example_loads_when_copied_and_its_variables_are_set(tmp_path: Path)
     assert allowed.credential is not None
     assert allowed.credential.secret.reveal() == environ["OPENAI_API_KEY_SUPPORT"]
     assert isinstance(judged(loaded, call(caller=caller, model="gpt-4o")), Deny)
-    assert [entry.observe for entry in loaded.chain.entries] == [False, False, False, True, *[False] * 5]
+    assert [entry.observe for entry in loaded.chain.entries] == [False, False, False, True, *[False] * 6]
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, environ={})
     assert len(str(caught.value).splitlines()) == len(names)

@@ -69,12 +69,12 @@ def bearer(key: str) -> Headers:
 
 def test_every_policy_is_registered_and_asked_for_the_head_where_it_says_so() -> None:
     found = registry()
-    assert set(found) == {"authenticate", "allow_models", "allow_tools", "budget", "limit_tokens", "rate_limit", "redact",
-                          "swap_key"}
+    assert set(found) == {"authenticate", "allow_models", "allow_tools", "budget", "detect_secrets", "limit_tokens",
+                          "rate_limit", "redact", "swap_key"}
     assert {name: (traits(cls).needs_body, traits(cls).always) for name, cls in found.items()} == {
         "authenticate": (False, True), "allow_models": (True, False), "allow_tools": (True, False),
         "budget": (True, False), "limit_tokens": (True, False), "rate_limit": (True, False), "redact": (True, False),
-        "swap_key": (False, True)}
+        "detect_secrets": (True, False), "swap_key": (False, True)}
     assert isinstance(SwapKey().bind(setting()), Filters)
     assert isinstance(Authenticate().bind(setting()), Admits)
 

@@ -104,6 +104,8 @@ def test_from_the_next_call_on_and_until_it_is_resumed(gateway: Gateway, provide
     assert said(gateway, "stop") == (0, "nothing is stopped\n")
     assert said(gateway, "stop", "--now")[0] == 2
     assert said(gateway, "resume", "--team=dev")[0] == 1
+    code, text = said(gateway, "stop", "--tag=a b=c")
+    assert (code, "`tag:a b` is not allowed" in text) == (1, True)
     code, text = said(gateway, "stop", "--team=dev")
     assert code == 0, text
     assert text.startswith("stopped: team dev  since ")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.templates import built
 from openai import AsyncOpenAI
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection
@@ -31,6 +32,7 @@ PHONE = "+49 30 23459876"
 REALTIME = "/v1/realtime?model=gpt-4o-realtime"
 CHAIN = """  - authenticate: {unknown: deny}
   - allow_models: {models: [gpt-4o*]}
+  - detect_secrets: {rules: {STRIPE_KEY: deny}}
   - redact: {entities: [EMAIL_ADDRESS, PHONE_NUMBER]}
   - budget: {per: principal, limit: LIMIT USD/day, unbounded: assume 100}
   - swap_key: {missing: keep}"""
@@ -171,6 +173,31 @@ def test_a_session_is_redacted_answered_restored_and_recorded(gateway: Gateway, 
     assert EMAIL not in json.dumps(gateway.records())
     assert "app-key" not in gateway.log() + json.dumps(gateway.records())
     assert REAL_KEY not in gateway.log() + json.dumps(gateway.records())
+
+
+def test_a_secret_in_a_session_leaves_as_a_placeholder_or_not_at_all(gateway: Gateway, sockets: SocketProvider) -> None:
+    token, refused = built("ghp_{A36}"), built("sk_live_{A24}")
+
+    async def go() -> list[dict[str, Any]]:
+        async with through(gateway) as client:
+            for text in (refused, REAL_KEY, REAL_KEY.encode().hex()):
+                await say(client, item(f"use {text}", event_id="e1"))
+                error = (await until(client, "error"))[-1]
+                assert error["error"]["code"] == "secret_found"
+                assert error["error"]["event_id"] == "e1"
+                assert text not in json.dumps(error)
+            await say(client, item(f"use {token} for {EMAIL}"), ASK)
+            return await until(client, "response.done")
+
+    events = asyncio.run(go())
+    sent = json.dumps(sockets.heard[-1].raw)
+    assert "use <GITHUB_TOKEN_" in sent
+    assert not [one for one in (token, refused, REAL_KEY, REAL_KEY.encode().hex(), EMAIL) if one in sent]
+    whole = f"use {token} for {EMAIL}"
+    assert text_of(events) == whole
+    assert json.loads(text_of(events, "response.function_call_arguments.delta")) == {"said": whole}
+    records = json.dumps(gateway.records()) + gateway.log()
+    assert not [one for one in (token, refused, REAL_KEY) if one in records]
 
 
 def test_what_asks_for_nothing_is_in_the_log_before_the_provider_hears_it(gateway: Gateway, sockets: SocketProvider) -> None:

@@ -87,6 +87,10 @@ class Signer(Protocol):
         ValueError where it cannot be signed."""
         ...
 
+    def secrets(self) -> tuple[Secret, ...]:
+        """What it signs with, and nobody may see."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:

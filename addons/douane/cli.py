@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     look = add("inspect", _inspect, "what Douane sees in recorded exchanges: JSON lines, or HAR (browsers, mitmproxy)")
     look.add_argument("files", nargs="+", metavar="FILE")
     look.add_argument("--json", action="store_true", help="one JSON object an exchange")
+    _add_scan(add)
     demo = add("demo", _demo, "show it work: a local provider, the real SDKs, what left and what came back")
     demo.add_argument("--plain", action="store_true", help="no colours, no boxes")
     budget = add("budget", _budget, "spent, reserved and left, for each budget window in force")
@@ -114,6 +115,16 @@ def _add_stops(add: _Add) -> None:
         whose.add_argument("--tag", dest="of_tag", metavar="NAME=VALUE", help="the calls with a tag")
         if name == "stop":
             made.add_argument("--now", action="store_true", help="end those that run, too")
+
+
+def _add_scan(add: _Add) -> None:
+    scan = add("scan", _scan, "what would be found in texts and repositories: FILE:LINE:COL type score; exit 1: something")
+    scan.add_argument("files", nargs="*", metavar="FILE|DIR|-", help="- or nothing: standard input")
+    scan.add_argument("--secrets", action="store_true", help="secrets only: no personal data, and no wait for its detectors")
+    scan.add_argument("--json", action="store_true", help="a JSON array")
+    scan.add_argument("--jsonl", action="store_true",
+                      help='lines {"text"} in, for each a line {"spans": [{start, end, type, score}]} out; exit 0')
+    scan.add_argument("--pre-commit", action="store_true", help="as a hook: the files given, secrets only")
 
 
 def _add_audit(commands: "argparse._SubParsersAction[_Parser]", add: _Add) -> None:
@@ -299,6 +310,30 @@ def _inspect(parsed: argparse.Namespace, places: Places) -> int:
     for one in inspection.inspect_files(inspection.open_inspector(places), parsed.files):
         print(json.dumps(inspection.as_object(one)) if parsed.json else inspection.as_text(one))
     return 0
+
+
+def _scan(parsed: argparse.Namespace, places: Places) -> int:
+    import contextlib
+    import json
+
+    from douane import scan
+
+    paths = parsed.files or ([] if parsed.pre_commit else ["-"])
+    found = []
+    with scan.searching(secrets_only=parsed.secrets or parsed.pre_commit) as search:
+        if parsed.jsonl:
+            for path in paths:
+                with contextlib.nullcontext(sys.stdin) if path == "-" else scan.opened(path) as source:
+                    for line in scan.lines(source, path, search):
+                        print(line, flush=True)
+            return 0
+        for hit in scan.hits(paths, search):
+            found.append(hit)
+            if not parsed.json:
+                print(hit)
+    if parsed.json:
+        print(json.dumps([hit.as_object() for hit in found], indent=1))
+    return 1 if found else 0
 
 
 def _audit_tail(parsed: argparse.Namespace, places: Places) -> int:

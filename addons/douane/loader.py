@@ -88,7 +88,7 @@ def load(folder: Path, *, environ: Mapping[str, str] = os.environ, tokens: Token
     sections.check_plain_http(held, document.named["credentials"], table, problems)
     people, vault = People(known, Tokens() if tokens is None else tokens), Vaulted(held)
     setting = Setting(people, vault, MappingProxyType({name: one.key_headers for name, one in table.items()}),
-                      _wires(table), data_key or DataKey(), shelf or Shelf(), tiers, str(folder))
+                      _wires(table), data_key or DataKey(), shelf or Shelf(), tiers, vault.secrets(), str(folder))
     edge, audit, observe = _rules(document, problems)
     entries = _Entries(setting if everybody_read else None, observe, problems).read(document, folder)
     prices = read_prices(document.named["prices"], table.keys(), problems)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from douane.call import Credential, Principal
+from douane.secrets import Secret
 
 __all__ = ["Held", "Known", "Network", "People", "Tokens", "Vaulted"]
 
@@ -124,6 +125,11 @@ class Vaulted:
         self._held = {(one.credential.provider, one.team, one.org): one.credential for one in held}
         self.providers = frozenset(provider for provider, _, _ in self._held)
         """Names of the providers for which there is any."""
+
+    def secrets(self) -> tuple[Secret, ...]:
+        """Of all of them: what must be seen nowhere."""
+        each = (one.signer.secrets() if one.signer else (one.secret,) for one in self._held.values())
+        return tuple(dict.fromkeys(secret for secrets in each for secret in secrets))
 
     def find(self, provider: str, principal: Principal) -> Credential | None:
         """The narrowest: team and org, team, org, everybody."""

@@ -22,6 +22,7 @@ from douane.call import Call, Credential, Headers, Outcome, Principal
 from douane.histories.base import Shelf
 from douane.placeholders import DataKey
 from douane.providers.base import Position, Wire
+from douane.secrets import Secret
 from douane.tiers import Tier
 from douane.verdict import Verdict
 
@@ -107,6 +108,8 @@ class Setting:
     """The store of histories that providers keep, once it is open."""
     tiers: Mapping[str, Tier] = MappingProxyType({})
     """Named sets of limits, by name."""
+    secrets: tuple[Secret, ...] = ()
+    """Every key that a provider gets from here, to be known where it turns up."""
     folder: str = ""
     """Where relative paths begin: the folder of the policy files."""
 

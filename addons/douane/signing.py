@@ -33,6 +33,9 @@ class AwsKeys:
     token: Secret | None = None
     region: str = ""
 
+    def secrets(self) -> tuple[Secret, ...]:
+        return (self.secret,) if self.token is None else (self.secret, self.token)
+
     def sign(self, request: Outgoing) -> Headers:
         """Signed are method, path, query, body, Host, Content-Type and every ``x-amz-`` header."""
         service, region = scope_of(request.authority)

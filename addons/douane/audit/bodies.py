@@ -23,7 +23,7 @@ from douane.answer import Capture
 from douane.call import Call
 from douane.coding import coding_of, decode
 from douane.detect import ScanFailedError, Scanner, Span
-from douane.detect.find_secrets import find_in_member, find_secrets
+from douane.detect.find_secrets import TELLING, find_in_member, find_secrets, together
 from douane.detect.memory import Memory
 from douane.errors import RefusedError
 from douane.placeholders import DataKey, Minter
@@ -68,8 +68,6 @@ _MEASURES = frozenset({
 _WORDS_OF = re.compile(rb"[A-Z]?[a-z]+|[A-Z]+")
 _ID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|(?:req_)?[0-9a-f]{24,32}|[a-z_/]{1,64}")
 """A name that is no more than one: what request ids look like, and words."""
-_TELLING = re.compile(r"pass|pwd|secret|token(?!s)|key|auth|cred|kennwort", re.IGNORECASE)
-"""In the name of a member whose bare value may be a secret. Where it speaks of ``tokens``, it counts them."""
 _BLOB = re.compile(r"(?:data:[^,\s]{0,200},)?[A-Za-z0-9+/_=\r\n-]{256,}")
 
 
@@ -196,7 +194,7 @@ class Scribe:
         changed: dict[str, Written] = {}
         for token, read in texts.items():
             found = [next(spans) for _ in read.scanned]
-            found[0] = _together(found[0], secrets)
+            found[0] = together(found[0], secrets)
             written = read.write(found, put) if any(found) else None
             if written is not None and written.text != read.text:
                 changed[token] = written
@@ -209,7 +207,7 @@ class Scribe:
         new = [at for at, spans in enumerate(known) if spans is None]
         if new:
             for at, spans in zip(new, await self._scanner.scan(tenant, [texts[at] for at in new]), strict=True):
-                both = _together(spans, find_secrets(texts[at]))
+                both = together(spans, find_secrets(texts[at]))
                 known[at] = both
                 self._memory.put(keys[at], both)
         return [spans or () for spans in known]
@@ -262,7 +260,7 @@ def _sorted(new: Iterable[str], names: set[str]) -> tuple[dict[str, Written], di
     for string in new:
         token = _written(string)
         value = _meant(token)
-        tells = len(value) <= _NAME and _TELLING.search(value) is not None
+        tells = len(value) <= _NAME and TELLING.search(value) is not None
         if tells:
             names.add(string)
         if _WORD.fullmatch(value):
@@ -336,7 +334,7 @@ def _told(parts: Sequence[str], names: Collection[str]) -> dict[str, tuple[Span,
             text = _meant(token)
             secrets = find_in_member(_meant(_written(name)), text) if len(text) <= _MEMBER else ()
             if secrets:
-                found[token] = _together(found.get(token, ()), secrets)
+                found[token] = together(found.get(token, ()), secrets)
     return found
 
 
@@ -352,18 +350,3 @@ def _spliced(text: str, changes: Mapping[str, Written]) -> tuple[str, Counter[st
         return quoted(written.text)
 
     return _SCALAR.sub(put, text), found
-
-
-def _together(spans: Sequence[Span], secrets: Sequence[Span]) -> tuple[Span, ...]:
-    """Both, sorted; where a secret overlaps something, one span of the secret's type covers both."""
-    if not secrets:
-        return tuple(spans)
-    joined: list[Span] = []
-    for span in sorted((*secrets, *spans), key=lambda one: (one.start, -one.end)):
-        last = joined[-1] if joined else None
-        if last is None or last.end <= span.start:
-            joined.append(span)
-        else:
-            kind = last.type if last in secrets else span.type
-            joined[-1] = Span(kind, last.start, max(last.end, span.end), max(last.score, span.score))
-    return tuple(joined)

@@ -1,152 +1,103 @@
-"""What secrets look like: the rules of :mod:`douane.detect.find_secrets`, as data.
+"""What secrets look like: the rules of :mod:`douane.detect.find_secrets`, as data (see :mod:`douane.detect.rule`). Here: AI
+providers, clouds, code hosts, and what is known by what stands before it."""
 
-Law: a pattern is linear on any text. Every repetition is bounded or possessive, none stands in another unless what parts the
-two is in neither's class, and none begins with a wildcard. The whole of a secret is the span, so that nothing of it stays:
-lengths are at least those of the source, and a longer one is taken to its end.
-
-An example is a template: ``{W93}`` stands for 93 characters of class W, so that no file holds what looks like a live key.
-Classes: W ``[A-Za-z0-9_-]``, A ``[A-Za-z0-9]``, L ``[a-z0-9]``, U ``[A-Z2-7]``, H hexadecimal, D digits,
-B base64, G that of age keys, X the letter x.
-"""
-
-from dataclasses import dataclass
+from douane.detect.rule import GITHUB, GITLEAKS, RUN, TRUFFLEHOG, Rule, first
+from douane.detect.secret_services import SERVICES
 
 __all__ = ["CONTEXTS", "RUN", "TOKENS", "Rule"]
 
-RUN = 20
-"""Characters of ``[A-Za-z0-9_.~/+=-]`` in a row that every form of TOKENS has at least."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One form. The secret is the pattern's last group, where it has one, else the whole match."""
-
-    name: str
-    """The span's type."""
-    pattern: str
-    source: str
-    """Where the form is written down."""
-    found: tuple[str, ...]
-    """Templates in which it is found: between « and » where there is more than the secret."""
-    passed: tuple[str, ...]
-    """Templates near to it in which nothing is found."""
-    score: float = 1.0
-    """1 where nothing else has this form; below it, what only stands for a secret is told apart (``find_secrets``)."""
-    entropy: float = 3.0
-    """Bits a character (Shannon) that the secret has at least: below it, it is a stand-in (``xxxx``)."""
-    anchor: str = ""
-    """Of a rule in CONTEXTS: the lower-case text at which the pattern begins."""
-    back: int = 0
-    """Characters of the secret before the match: a secret known by what stands in its middle."""
-    word: bool = False
-    """The secret is a value of any form: it is weighed, for it may be a word."""
-    short: bool = False
-    """Of a word: a password, of which little is asked."""
-    needs: str = ""
-    """A character without which a text holds none: looked for first, where that is cheaper than the anchor."""
-
-
-_GITLEAKS = "gitleaks config/gitleaks.toml"
-_TRUFFLEHOG = "trufflehog pkg/detectors"
-_GITHUB = "docs.github.com: supported secret scanning patterns"
-
-
-def _first(prefix: str) -> str:
-    """*prefix* where a token begins: not within base64 or a longer name, yet after an escape (``\\n``, ``%3D``)."""
-    return rf"{prefix}(?:(?<![\w-]{prefix})|(?<=\\[nrtbf]{prefix})|(?<=%[0-9A-Fa-f]{{2}}{prefix}))"
-
-
-TOKENS = (
-    Rule("ANTHROPIC_KEY", r"sk-ant-[a-z]{2,8}[0-9]{0,3}-[\w-]{20,250}", _GITLEAKS,
+_KNOWN = (
+    Rule("ANTHROPIC_KEY", r"sk-ant-[a-z]{2,8}[0-9]{0,3}-[\w-]{20,250}", GITLEAKS,
          ("sk-ant-api03-{W93}AA", "sk-ant-admin01-{W93}AA", "sk-ant-oat01-{W80}"),
          ("sk-ant-api03-{X93}AA", "sk-ant-api03-{W8}")),
-    Rule("OPENROUTER_KEY", r"sk-or-v1-[0-9a-f]{48,128}", f"{_TRUFFLEHOG}/openrouter", ("sk-or-v1-{H64}",), ("sk-or-v1-{H20}",)),
+    Rule("OPENROUTER_KEY", r"sk-or-v1-[0-9a-f]{48,128}", f"{TRUFFLEHOG}/openrouter", ("sk-or-v1-{H64}",), ("sk-or-v1-{H20}",)),
     Rule("LANGFUSE_KEY", r"sk-lf-[0-9a-f-]{36}", "langfuse.com/docs: API keys", ("sk-lf-{H8}-{H4}-{H4}-{H4}-{H12}",),
          ("sk-lf-{H8}",)),
-    Rule("OPENAI_KEY", r"sk-(?:proj|svcacct|service|admin|None)-[\w-]{20,250}|" + _first("sk-") + r"[A-Za-z0-9]{20,250}",
-         f"{_GITLEAKS}; the bare form is that of all who speak OpenAI's (DeepSeek, Moonshot, LiteLLM)",
+    Rule("OPENAI_KEY", r"sk-(?:proj|svcacct|service|admin|None)-[\w-]{20,250}|" + first("sk-") + r"[A-Za-z0-9]{20,250}",
+         f"{GITLEAKS}; the bare form is that of all who speak OpenAI's (DeepSeek, Moonshot, LiteLLM)",
          ("sk-proj-{W74}T3BlbkFJ{W74}", "sk-svcacct-{W58}T3BlbkFJ{W58}", "sk-{A20}T3BlbkFJ{A20}", "sk-{H32}"),
          ("sk-{X48}", "sk-proj-{X74}", "risk-{A8}", "sk-learn-0.24.2-cp39-manylinux")),
-    Rule("GOOGLE_API_KEY", r"AIza[\w-]{35,60}", _GITLEAKS, ("AIza{W35}",), ("AIza{X35}", "AIza{W12}")),
-    Rule("GOOGLE_OAUTH_TOKEN", r"ya29\.[\w-]{20,1024}", f"{_TRUFFLEHOG}; developers.google.com/identity", ("ya29.a0{W120}",),
+    Rule("GOOGLE_API_KEY", r"AIza[\w-]{35,60}", GITLEAKS, ("AIza{W35}",), ("AIza{X35}", "AIza{W12}")),
+    Rule("GOOGLE_OAUTH_TOKEN", r"ya29\.[\w-]{20,1024}", f"{TRUFFLEHOG}; developers.google.com/identity", ("ya29.a0{W120}",),
          ("ya29.{W8}",)),
-    Rule("GOOGLE_CLIENT_SECRET", r"GOCSPX-[\w-]{24,64}", f"{_GITHUB}: google_oauth_client_secret", ("GOCSPX-{W28}",),
+    Rule("GOOGLE_CLIENT_SECRET", r"GOCSPX-[\w-]{24,64}", f"{GITHUB}: google_oauth_client_secret", ("GOCSPX-{W28}",),
          ("GOCSPX-{X28}",)),
-    Rule("GITHUB_TOKEN", _first("gh[pousr]_") + r"[A-Za-z0-9]{36,255}|github_pat_\w{60,255}", f"{_GITLEAKS}; {_GITHUB}",
+    Rule("GITHUB_TOKEN", first("gh[pousr]_") + r"[A-Za-z0-9]{36,255}|github_pat_\w{60,255}", f"{GITLEAKS}; {GITHUB}",
          ("ghp_{A36}", "gho_{A36}", "ghs_{A36}", "ghu_{A36}", "ghr_{A36}", "github_pat_{A22}_{A59}"), ("ghp_{X36}",
          "ghp_{A20}")),
-    Rule("GITLAB_TOKEN", r"gl(?:pat|dt|ptt|rt|rtr|cbt|ft|imt|agent|oas|soat|ffct)-[\w-]{20,300}(?:\.[0-9a-z]{9})?", _GITLEAKS,
+    Rule("GITLAB_TOKEN", r"gl(?:pat|dt|ptt|rt|rtr|cbt|ft|imt|agent|oas|soat|ffct)-[\w-]{20,300}(?:\.[0-9a-z]{9})?", GITLEAKS,
          ("glpat-{A20}", "glrt-{A20}", "glpat-{W27}.{L9}"), ("glpat-{X20}", "glossary-{L20}")),
     Rule("SLACK_TOKEN", r"xox[abceoprs](?:\.xox[bp])?-[\w-]{15,255}|xapp-[0-9]-[A-Z0-9]{6,20}-[0-9]{6,20}-[a-z0-9]{20,128}",
-         _GITLEAKS,
+         GITLEAKS,
          ("xoxb-{D12}-{D12}-{A24}", "xoxp-{D11}-{D11}-{D11}-{H32}", "xapp-1-{U11}-{D12}-{H64}"), ("xoxb-{X30}", "xoxb-{D8}")),
-    Rule("SLACK_WEBHOOK", r"hooks\.slack\.com/(?:services|workflows|triggers)/([A-Za-z0-9+/]{40,80})", _GITLEAKS,
+    Rule("SLACK_WEBHOOK", r"hooks\.slack\.com/(?:services|workflows|triggers)/([A-Za-z0-9+/]{40,80})", GITLEAKS,
          ("https://hooks.slack.com/services/«T{U8}/B{U8}/{A24}»",), ("https://hooks.slack.com/services/T000/B000/none",)),
     Rule("STRIPE_KEY", r"sk_(?:live|test|prod)_[A-Za-z0-9]{16,255}|rk_(?:live|test|prod)_[A-Za-z0-9]{16,255}|"
-         r"whsec_[A-Za-z0-9+/]{32,64}", _GITLEAKS,
+         r"whsec_[A-Za-z0-9+/]{32,64}", GITLEAKS,
          ("sk_live_{A24}", "rk_test_{A99}", "sk_test_{A24}", "whsec_{A32}"), ("pk_live_{A24}", "sk_test_{X24}")),
-    Rule("TWILIO_KEY", _first("SK") + r"[0-9a-f]{32}(?![0-9a-zA-Z])", _GITLEAKS, ("SK{H32}",), ("SK{H31}", "TASK{H32}")),
-    Rule("SENDGRID_KEY", _first(r"SG\.") + r"[\w-]{16,32}+\.[\w-]{16,64}", _GITLEAKS, ("SG.{W22}.{W43}",), ("SG.{W22}",
+    Rule("TWILIO_KEY", first("SK") + r"[0-9a-f]{32}(?![0-9a-zA-Z])", GITLEAKS, ("SK{H32}",), ("SK{H31}", "TASK{H32}")),
+    Rule("SENDGRID_KEY", first(r"SG\.") + r"[\w-]{16,32}+\.[\w-]{16,64}", GITLEAKS, ("SG.{W22}.{W43}",), ("SG.{W22}",
          "SG.{X22}.{X43}")),
-    Rule("NPM_TOKEN", _first("npm_") + r"[A-Za-z0-9]{36,64}", _GITLEAKS, ("npm_{A36}",), ("npm_{X36}",
+    Rule("NPM_TOKEN", first("npm_") + r"[A-Za-z0-9]{36,64}", GITLEAKS, ("npm_{A36}",), ("npm_{X36}",
          "npm_config_registry_url_for_all")),
-    Rule("PYPI_TOKEN", r"pypi-AgE[\w-]{50,1024}", _GITLEAKS, ("pypi-AgEIcHlwaS5vcmc{W80}",),
+    Rule("PYPI_TOKEN", r"pypi-AgE[\w-]{50,1024}", GITLEAKS, ("pypi-AgEIcHlwaS5vcmc{W80}",),
          ("pypi-attestations-verification-tool",)),
-    Rule("HUGGINGFACE_TOKEN", _first("hf_") + r"(?=[a-z0-9]{0,40}[A-Z])[A-Za-z0-9]{34,64}|api_org_[A-Za-z0-9]{34,64}",
-         _GITLEAKS,
+    Rule("HUGGINGFACE_TOKEN", first("hf_") + r"(?=[a-z0-9]{0,40}[A-Z])[A-Za-z0-9]{34,64}|api_org_[A-Za-z0-9]{34,64}",
+         GITLEAKS,
          ("hf_{A34}", "api_org_{A34}"), ("hf_{X34}", "hf_transfer_download_enable_fast")),
-    Rule("GROQ_KEY", _first("gsk_") + r"[A-Za-z0-9]{32,80}", f"{_TRUFFLEHOG}/groq", ("gsk_{A52}",), ("gsk_{X52}",)),
-    Rule("XAI_KEY", _first("xai-") + r"[A-Za-z0-9]{48,128}", f"{_TRUFFLEHOG}/xai", ("xai-{A80}",), ("xai-{X80}", "xai-{A12}")),
-    Rule("PERPLEXITY_KEY", r"pplx-[A-Za-z0-9]{32,80}", _GITLEAKS, ("pplx-{A48}",), ("pplx-{X48}",)),
-    Rule("CEREBRAS_KEY", _first("csk-") + r"[A-Za-z0-9]{32,80}", f"{_GITHUB}: cerebras_api_key", ("csk-{L48}",), ("csk-{X48}",
+    Rule("GROQ_KEY", first("gsk_") + r"[A-Za-z0-9]{32,80}", f"{TRUFFLEHOG}/groq", ("gsk_{A52}",), ("gsk_{X52}",)),
+    Rule("XAI_KEY", first("xai-") + r"[A-Za-z0-9]{48,128}", f"{TRUFFLEHOG}/xai", ("xai-{A80}",), ("xai-{X80}", "xai-{A12}")),
+    Rule("PERPLEXITY_KEY", r"pplx-[A-Za-z0-9]{32,80}", GITLEAKS, ("pplx-{A48}",), ("pplx-{X48}",)),
+    Rule("CEREBRAS_KEY", first("csk-") + r"[A-Za-z0-9]{32,80}", f"{GITHUB}: cerebras_api_key", ("csk-{L48}",), ("csk-{X48}",
          )),
-    Rule("REPLICATE_TOKEN", _first("r8_") + r"[A-Za-z0-9]{37,64}", f"{_TRUFFLEHOG}/replicate", ("r8_{A37}",), ("r8_{A20}",)),
-    Rule("FIREWORKS_KEY", _first("fw_") + r"(?=[A-Za-z]{0,30}[0-9])[A-Za-z0-9]{22,48}", f"{_GITHUB}: fireworks_ai_api_key",
+    Rule("REPLICATE_TOKEN", first("r8_") + r"[A-Za-z0-9]{37,64}", f"{TRUFFLEHOG}/replicate", ("r8_{A37}",), ("r8_{A20}",)),
+    Rule("FIREWORKS_KEY", first("fw_") + r"(?=[A-Za-z]{0,30}[0-9])[A-Za-z0-9]{22,48}", f"{GITHUB}: fireworks_ai_api_key",
          ("fw_{A24}",), ("fw_{X24}", "fw_{A12}")),
-    Rule("NVIDIA_KEY", r"nvapi-[\w-]{40,128}", f"{_TRUFFLEHOG}/nvapi", ("nvapi-{W64}",), ("nvapi-{X64}",)),
-    Rule("TOGETHER_KEY", r"tgp_v1_[\w-]{32,64}", f"{_TRUFFLEHOG}/togetherai", ("tgp_v1_{W43}",), ("tgp_v1_{X43}",)),
-    Rule("TAVILY_KEY", r"tvly-(?:dev-|prod-)?[A-Za-z0-9]{24,64}", f"{_TRUFFLEHOG}/tavily", ("tvly-{A32}", "tvly-dev-{A32}"),
+    Rule("NVIDIA_KEY", r"nvapi-[\w-]{40,128}", f"{TRUFFLEHOG}/nvapi", ("nvapi-{W64}",), ("nvapi-{X64}",)),
+    Rule("TOGETHER_KEY", r"tgp_v1_[\w-]{32,64}", f"{TRUFFLEHOG}/togetherai", ("tgp_v1_{W43}",), ("tgp_v1_{X43}",)),
+    Rule("TAVILY_KEY", r"tvly-(?:dev-|prod-)?[A-Za-z0-9]{24,64}", f"{TRUFFLEHOG}/tavily", ("tvly-{A32}", "tvly-dev-{A32}"),
          ("tvly-{X32}",)),
-    Rule("ELEVENLABS_KEY", _first("sk_") + r"[0-9a-f]{48}", f"{_TRUFFLEHOG}/elevenlabs", ("sk_{H48}",), ("sk_{H40}",)),
-    Rule("LANGSMITH_KEY", r"lsv2_(?:pt|sk)_[0-9a-f]{32}_[0-9a-f]{10}", f"{_TRUFFLEHOG}/langsmith", ("lsv2_pt_{H32}_{H10}",),
+    Rule("ELEVENLABS_KEY", first("sk_") + r"[0-9a-f]{48}", f"{TRUFFLEHOG}/elevenlabs", ("sk_{H48}",), ("sk_{H40}",)),
+    Rule("LANGSMITH_KEY", r"lsv2_(?:pt|sk)_[0-9a-f]{32}_[0-9a-f]{10}", f"{TRUFFLEHOG}/langsmith", ("lsv2_pt_{H32}_{H10}",),
          ("lsv2_pt_{H32}",)),
     Rule("AZURE_KEY", r"JQQJ9(?<=[A-Za-z0-9]{52}JQQJ9)[9DH][A-Za-z0-9]{26}",
          "github.com/microsoft/security-utilities: annotated keys",
          ("{A52}JQQJ99{A26}",), ("{A20}JQQJ99{A26}",), back=52),
-    Rule("AZURE_CLIENT_SECRET", r"Q~(?<=[\w~.-]{3}[0-9]Q~)[\w~.-]{31,34}", _GITLEAKS, ("{A3}8Q~{A34}",), ("{A3}8Q~{A12}",
+    Rule("AZURE_CLIENT_SECRET", r"Q~(?<=[\w~.-]{3}[0-9]Q~)[\w~.-]{31,34}", GITLEAKS, ("{A3}8Q~{A34}",), ("{A3}8Q~{A12}",
          ), back=4),
-    Rule("AWS_ACCESS_KEY", _first("A(?:KIA|SIA|BIA|CCA)") + r"[A-Z2-7]{16}(?![A-Za-z0-9])", _GITLEAKS, ("AKIA{U16}",
+    Rule("AWS_ACCESS_KEY", first("A(?:KIA|SIA|BIA|CCA)") + r"[A-Z2-7]{16}(?![A-Za-z0-9])", GITLEAKS, ("AKIA{U16}",
          "ASIA{U16}"),
          ("AKIAIOSFODNN7EXAMPLE", "AKIA{U12}", "{A9}AKIA{U16}{A9}")),
     Rule("AWS_BEDROCK_KEY", r"ABSKQmVkcm9ja0FQSUtleS[A-Za-z0-9+/]{80,255}={0,2}|bedrock-api-key-[A-Za-z0-9+/]{80,4096}+={0,2}",
-         f"{_GITHUB}: aws_bedrock_long_term_api_key", ("ABSKQmVkcm9ja0FQSUtleS{A110}",), ("ABSKQmVkcm9ja0FQSUtleS",)),
-    Rule("DIGITALOCEAN_TOKEN", r"do[opr]_v1_[0-9a-f]{64}", _GITLEAKS, ("dop_v1_{H64}", "doo_v1_{H64}"), ("dop_v1_{H32}",)),
-    Rule("DATABRICKS_TOKEN", _first("dapi") + r"[0-9a-f]{32}(?:-[0-9])?(?![0-9a-zA-Z])", _GITLEAKS, ("dapi{H32}",
+         f"{GITHUB}: aws_bedrock_long_term_api_key", ("ABSKQmVkcm9ja0FQSUtleS{A110}",), ("ABSKQmVkcm9ja0FQSUtleS",)),
+    Rule("DIGITALOCEAN_TOKEN", r"do[opr]_v1_[0-9a-f]{64}", GITLEAKS, ("dop_v1_{H64}", "doo_v1_{H64}"), ("dop_v1_{H32}",)),
+    Rule("DATABRICKS_TOKEN", first("dapi") + r"[0-9a-f]{32}(?:-[0-9])?(?![0-9a-zA-Z])", GITLEAKS, ("dapi{H32}",
          "dapi{H32}-2"), ("dapi{H20}",)),
-    Rule("VAULT_TOKEN", r"hv[sbr]\.[\w-]{24,300}", _GITLEAKS, ("hvs.{W95}", "hvb.{W140}"), ("hvs.{X95}",)),
-    Rule("TERRAFORM_TOKEN", r"\.atlasv1\.(?<=[A-Za-z0-9]{14}\.atlasv1\.)[\w=-]{60,70}", _GITLEAKS, ("{A14}.atlasv1.{W67}",),
+    Rule("VAULT_TOKEN", r"hv[sbr]\.[\w-]{24,300}", GITLEAKS, ("hvs.{W95}", "hvb.{W140}"), ("hvs.{X95}",)),
+    Rule("TERRAFORM_TOKEN", r"\.atlasv1\.(?<=[A-Za-z0-9]{14}\.atlasv1\.)[\w=-]{60,70}", GITLEAKS, ("{A14}.atlasv1.{W67}",),
          ("{A14}.atlasv1.{W9}",), back=14),
-    Rule("DOCKER_TOKEN", r"dckr_[op]at_[\w-]{27,64}", f"{_TRUFFLEHOG}/dockerhub", ("dckr_pat_{W27}",), ("dckr_pat_{X27}",)),
-    Rule("SHOPIFY_TOKEN", r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}", _GITLEAKS, ("shpat_{H32}",), ("shpat_{H16}",)),
-    Rule("NOTION_TOKEN", r"ntn_[0-9]{11}[A-Za-z0-9]{35}", _GITLEAKS, ("ntn_{D11}{A35}",), ("ntn_{A20}",)),
-    Rule("LINEAR_KEY", r"lin_(?:api|oauth)_[A-Za-z0-9]{40,64}", _GITLEAKS, ("lin_api_{A40}",), ("lin_api_{X40}",)),
-    Rule("SENTRY_TOKEN", r"sntry(?:u_[0-9a-f]{64}|s_eyJ[\w+/=-]{60,600})", _GITLEAKS, ("sntryu_{H64}",), ("sntryu_{H12}",)),
-    Rule("GRAFANA_TOKEN", r"glsa_[A-Za-z0-9]{32}_[0-9a-fA-F]{8}|glc_[A-Za-z0-9+/]{32,400}={0,3}", _GITLEAKS,
+    Rule("DOCKER_TOKEN", r"dckr_[op]at_[\w-]{27,64}", f"{TRUFFLEHOG}/dockerhub", ("dckr_pat_{W27}",), ("dckr_pat_{X27}",)),
+    Rule("SHOPIFY_TOKEN", r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}", GITLEAKS, ("shpat_{H32}",), ("shpat_{H16}",)),
+    Rule("NOTION_TOKEN", r"ntn_[0-9]{11}[A-Za-z0-9]{35}", GITLEAKS, ("ntn_{D11}{A35}",), ("ntn_{A20}",)),
+    Rule("LINEAR_KEY", r"lin_(?:api|oauth)_[A-Za-z0-9]{40,64}", GITLEAKS, ("lin_api_{A40}",), ("lin_api_{X40}",)),
+    Rule("SENTRY_TOKEN", r"sntry(?:u_[0-9a-f]{64}|s_eyJ[\w+/=-]{60,600})", GITLEAKS, ("sntryu_{H64}",), ("sntryu_{H12}",)),
+    Rule("GRAFANA_TOKEN", r"glsa_[A-Za-z0-9]{32}_[0-9a-fA-F]{8}|glc_[A-Za-z0-9+/]{32,400}={0,3}", GITLEAKS,
          ("glsa_{A32}_{H8}", "glc_{A64}"),
          ("glsa_{A16}", "glc_{X64}")),
-    Rule("POSTMAN_KEY", r"PMAK-[0-9a-f]{24}-[0-9a-f]{34}", _GITLEAKS, ("PMAK-{H24}-{H34}",), ("PMAK-{H24}",)),
-    Rule("NEW_RELIC_KEY", r"NRAK-[A-Z0-9]{27}", _GITLEAKS, ("NRAK-{U27}",), ("NRAK-{U9}",)),
-    Rule("ATLASSIAN_TOKEN", r"ATATT3[\w-]{100,300}(?:=[0-9A-F]{8})?", _GITLEAKS, ("ATATT3{W180}={D8}",), ("ATATT3{W20}",)),
-    Rule("AIRTABLE_TOKEN", _first("pat") + r"[A-Za-z0-9]{14}\.[0-9a-f]{64}", _GITLEAKS, ("pat{A14}.{H64}",),
+    Rule("POSTMAN_KEY", r"PMAK-[0-9a-f]{24}-[0-9a-f]{34}", GITLEAKS, ("PMAK-{H24}-{H34}",), ("PMAK-{H24}",)),
+    Rule("NEW_RELIC_KEY", r"NRAK-[A-Z0-9]{27}", GITLEAKS, ("NRAK-{U27}",), ("NRAK-{U9}",)),
+    Rule("ATLASSIAN_TOKEN", r"ATATT3[\w-]{100,300}(?:=[0-9A-F]{8})?", GITLEAKS, ("ATATT3{W180}={D8}",), ("ATATT3{W20}",)),
+    Rule("AIRTABLE_TOKEN", first("pat") + r"[A-Za-z0-9]{14}\.[0-9a-f]{64}", GITLEAKS, ("pat{A14}.{H64}",),
          ("patch{A12}.{H12}",)),
-    Rule("AGE_KEY", r"AGE-SECRET-KEY-1[QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L]{58}", _GITLEAKS,
+    Rule("AGE_KEY", r"AGE-SECRET-KEY-1[QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L]{58}", GITLEAKS,
          ("AGE-SECRET-KEY-1{G58}",), ("AGE-SECRET-KEY-1{G20}",)),
-    Rule("PULUMI_TOKEN", _first("pul-") + r"[0-9a-f]{40}", _GITLEAKS, ("pul-{H40}",), ("pul-{H12}",)),
-    Rule("RUBYGEMS_KEY", r"rubygems_[0-9a-f]{48}", _GITLEAKS, ("rubygems_{H48}",), ("rubygems_{H12}",)),
-    Rule("TELEGRAM_TOKEN", r"AA(?<=[0-9]{8}:AA)[\w-]{33,36}", _GITLEAKS, ("{D10}:«AA{W33}»",), ("{D10}:AA{W12}",)),
-    Rule("JWT", _first("eyJ") + r"[\w-]{10,4096}+\.eyJ[\w-]{10,16384}+\.[\w-]{16,2048}", f"{_GITLEAKS}; RFC 7519",
+    Rule("PULUMI_TOKEN", first("pul-") + r"[0-9a-f]{40}", GITLEAKS, ("pul-{H40}",), ("pul-{H12}",)),
+    Rule("RUBYGEMS_KEY", r"rubygems_[0-9a-f]{48}", GITLEAKS, ("rubygems_{H48}",), ("rubygems_{H12}",)),
+    Rule("TELEGRAM_TOKEN", r"AA(?<=[0-9]{8}:AA)[\w-]{33,36}", GITLEAKS, ("{D10}:«AA{W33}»",), ("{D10}:AA{W12}",)),
+    Rule("JWT", first("eyJ") + r"[\w-]{10,4096}+\.eyJ[\w-]{10,16384}+\.[\w-]{16,2048}", f"{GITLEAKS}; RFC 7519",
          ("eyJhbGciOiJIUzI1NiJ9.eyJ{A60}.{W43}",), ("eyJhbGciOiJIUzI1NiJ9", "eyJ{A20}.eyJ{A20}"), 0.95),
 )
+TOKENS = (*_KNOWN, *SERVICES)
 """Forms that are known by themselves. Surest first: of two that begin at one place, the first counts."""
 
 _QUOTE = r"\\{0,3}[\"'`]"
@@ -182,7 +133,7 @@ CONTEXTS = (
          "-----BEGIN CERTIFICATE-----\n{B64}\n-----END CERTIFICATE-----",
          'if "-----BEGIN RSA PRIVATE KEY-----" in text:', "-----BEGIN PRIVATE KEY-----\n...\n-----END PRIVATE KEY-----"),
         anchor="-----begin"),
-    Rule("URL_PASSWORD", r"://[^\s:/@\"'`<>\\?#]{0,128}+:([^\s@\"'`<>/\\]{1,256}+)@(?=[\w\[.-])",
+    Rule("URL_PASSWORD", r"://[^\s:/@\"'`<>\\?#]{0,128}+:([^\s@\"'`<>/\\]{1,256}+)@(?=[\w\[.<-])",
          "RFC 3986 userinfo; detect-secrets plugins/basic_auth.py",
          ("postgres://app:«{A12}»@db.internal:5432/shop", "mongodb+srv://u:«p%40{A8}»@c0.example.net/x",
          "redis://:«{A16}»@cache:6379/0",
@@ -190,6 +141,14 @@ CONTEXTS = (
          ("postgres://app@db.internal:5432/shop", "postgres://u:${DB_PASSWORD}@h/d", "postgres://user:password@localhost/db",
          "http://localhost:8080/@scope/pkg", "postgres://u:<PASSWORD_k3v7q2ma>@h", "https://a.example:443/p?q=me@example.com",
          "postgresql://{user}:{password}@{host}/x", "mysql://user:***@h"), 0.9, 0.5, "://", needs="@"),
+    Rule("TEAMS_WEBHOOK", r"\.office\.com/webhookb2/([0-9a-f-]{36}@[0-9a-f-]{36}/IncomingWebhook/[0-9a-f]{32}/[\w-]{36,90})",
+         GITLEAKS, ("https://x.webhook.office.com/webhookb2/«{H8}-{H4}-{H4}-{H4}-{H12}@{H32}{H4}/IncomingWebhook/{H32}/{A36}»",),
+         ("https://x.webhook.office.com/webhookb2/{H8}",),
+         anchor=".office.com/"),
+    Rule("AZURE_CONNECTION_KEY", rf"sharedaccesskey{_IS}(?:{_QUOTE})?([A-Za-z0-9+/]{{42,88}}={{0,2}})(?![A-Za-z0-9+/])",
+         "learn.microsoft.com: Service Bus, Event Hubs and IoT Hub connection strings",
+         ("Endpoint=sb://x.servicebus.windows.net/;SharedAccessKeyName=root;SharedAccessKey=«{B43}=»",),
+         ("SharedAccessKey=$(key)",), anchor="sharedaccesskey"),
     Rule("AUTHORIZATION",
          rf"authorization{_IS}[bfru]?(?:{_QUOTE})?(?:(?:bearer|basic|token|bot|digest|apikey|api-key)[ \t]{{1,4}}+)?"
          r"(?!aws4-)([^\s\"'`\\<>{}()\[\],;=:]{8,4096}+={0,2})(?![(\[])", "RFC 9110 §11.6.2; gitleaks curl-auth-header",

@@ -58,7 +58,7 @@ def banner(summary: Summary, places: Places, at: Addresses, notes: tuple[str, ..
         f"Douane {__version__}",
         f"  listening   proxy http://{_of(at.proxy)}   http http://{_of(at.http)}/PROVIDER   admin http://{_of(at.admin)}/metrics",
         f"  policies    {files} (revision {summary.revision[:12]}): {chain}",
-        f"  governed    {', '.join(summary.governed)}; other hosts pass "
+        f"  governed    {_few(summary.governed)}; other hosts pass "
         + ("untouched, still encrypted" if summary.tunnels else "not at all"),
         f"  audit       {places.audit} (level {summary.level})",
     ]
@@ -68,6 +68,18 @@ def banner(summary: Summary, places: Places, at: Addresses, notes: tuple[str, ..
     lines += [f"  CA          {note}" for note in notes]
     lines += ["  to use it   ./run.sh run -- python my_app.py      or: eval \"$(./run.sh env)\""]
     return "\n".join(lines)
+
+
+_BEST_KNOWN = ("api.openai.com", "api.anthropic.com", "generativelanguage.googleapis.com", "*.openai.azure.com",
+               "bedrock-runtime.us-east-1.amazonaws.com")
+
+
+def _few(hosts: tuple[str, ...]) -> str:
+    """All of them where they are few; else the best known, and how many more there are (docs/providers.md has the list)."""
+    if len(hosts) <= len(_BEST_KNOWN):
+        return ", ".join(hosts) or "nothing"
+    shown = [one for one in _BEST_KNOWN if one in hosts] or list(hosts[:len(_BEST_KNOWN)])
+    return f"{', '.join(shown)} and {len(hosts) - len(shown)} more"
 
 
 def _of(address: Address) -> str:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from douane.control import Client
-from douane.errors import EnvironmentFailedError
+from douane.errors import ConfigError, EnvironmentFailedError
 from douane.gate import Gate
 from douane.hosts.duties import Duties
 from douane.hosts.house import open_store
@@ -20,6 +20,8 @@ from douane.ledger.base import Account, Balance, LedgerUnavailableError, Stop, S
 from douane.ledger.sqlite import read_balances
 from douane.loader import ledger_rules
 from douane.places import Places
+from douane.scopes import parse_scope
+from douane.stops import ALL
 
 __all__ = ["LedgerDesk", "balances", "line", "resume", "stop", "stops"]
 
@@ -38,7 +40,8 @@ class LedgerDesk:
         return {"stops": [asdict(one) for one in await self._store.stops()]}
 
     async def _stop(self, request: Mapping[str, Any], undo: object) -> dict[str, Any]:
-        await self._store.stop(Stop(str(request["scope"]), str(request["name"]), self._gate.clock(), bool(request["running"])))
+        await self._store.stop(_checked(Stop(str(request["scope"]), str(request["name"]), self._gate.clock(),
+                                             bool(request["running"]))))
         await self._duties.hear_stops()
         return {}
 
@@ -84,7 +87,17 @@ def stop(places: Places, one: Stop) -> None:
             client.ask("stop_calls", scope=one.scope, name=one.name, running=one.running)
     else:
         with _store(places) as store:
-            _run(store.stop(one))
+            _run(store.stop(_checked(one)))
+
+
+def _checked(one: Stop) -> Stop:
+    """*one*, if it can hold for any call: what stands in the store is looked at with each of them."""
+    try:
+        if one.scope != ALL:
+            parse_scope(one.scope)
+    except ValueError as error:
+        raise ConfigError(f"stop: {error}") from None
+    return one
 
 
 def resume(places: Places, scope: str, name: str) -> bool:

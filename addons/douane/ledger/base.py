@@ -91,12 +91,12 @@ class Spent:
     tokens_floor: bool = False
 
     def of(self, unit: str, held: int) -> int:
-        """What is booked in place of *held*."""
+        """What is booked in place of *held*; never less than nothing."""
         if unit == "usd":
-            return max(self.usd, held) if self.usd_floor else self.usd
+            return max(self.usd, held if self.usd_floor else 0)
         if unit == "tokens":
-            return max(self.tokens, held) if self.tokens_floor else self.tokens
-        return self.calls
+            return max(self.tokens, held if self.tokens_floor else 0)
+        return max(self.calls, 0)
 
 
 NOTHING_SPENT = Spent(0, 0, 0)

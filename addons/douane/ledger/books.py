@@ -4,16 +4,16 @@ Law: a request is looked at in full before it writes: a refused one has written 
 transaction holds the write lock, so that what was once read stays true to its end: each hold and each account is read once and
 written once, by :meth:`Books.close`, however often it changes in between.
 
-All holds are read by one statement, and written by one, and so are the accounts (lists as JSON): each statement gives the
-interpreter away and has to get it back from a busy event loop, while every other process waits for the lock.
+Holds and accounts are read and written many by one statement: each gives the interpreter away and has to get it back from a
+busy event loop, while every other process waits for the lock.
 """
 
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-
-import orjson
+from functools import cache
+from typing import Any
 
 from douane.ledger.base import MOST, Account, Alert, Demand, Held, Refused, Spent, Stop
 
@@ -51,17 +51,16 @@ CREATE TABLE stop (
 """
 
 _NUMBER = "SELECT id FROM account WHERE org=? AND book=? AND scope=? AND name=? AND unit=? AND period=? AND begins=?"
-_LOOK = ("SELECT id, captured, reserved, ceiling, alerts, alerted, unit FROM account"
-         " WHERE id IN (SELECT value FROM json_each(?))")
+_LOOK = "SELECT id, captured, reserved, ceiling, alerts, alerted, unit FROM account WHERE id IN ({})"
 _OPEN = "INSERT INTO account (org, book, scope, name, unit, period, begins, ends) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-_WRITE = ("UPDATE account SET captured=new.captured, reserved=new.reserved FROM (SELECT json_extract(value, '$[0]') AS id,"
-          " json_extract(value, '$[1]') AS captured, json_extract(value, '$[2]') AS reserved FROM json_each(?)) AS new"
-          " WHERE account.id=new.id")
+_WRITE = ("UPDATE account SET captured=new.column2, reserved=new.column3 FROM (VALUES {}) AS new"
+          " WHERE account.id=new.column1")
 _AGREE = "UPDATE account SET ceiling=?, alerts=?, alerted=? WHERE id=?"
-_FIND = "SELECT call, owner, at, lines, open FROM hold WHERE call IN (SELECT value FROM json_each(?))"
-_KEEP = ("INSERT INTO hold (call, owner, at, lines, open) SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'),"
-         " json_extract(value, '$[2]'), json_extract(value, '$[3]'), json_extract(value, '$[4]') FROM json_each(?) WHERE true"
+_FIND = "SELECT call, owner, at, lines, open FROM hold WHERE call IN ({})"
+_KEEP = ("INSERT INTO hold (call, owner, at, lines, open) VALUES {}"
          " ON CONFLICT (call) DO UPDATE SET lines=excluded.lines, open=excluded.open")
+_MOST_ROWS = 64
+"""Of one statement; a power of two, as all their lengths are, so that they are few enough to be kept prepared."""
 _ALERT = "INSERT INTO alert (account, share, at, captured, ceiling) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _DUE = ("SELECT org, book, scope, name, unit, period, begins, ends, share, at, alert.captured, alert.ceiling, account"
         " FROM alert JOIN account ON account.id=alert.account WHERE taken <= ? ORDER BY at LIMIT 1000")
@@ -122,7 +121,7 @@ class Books:
         """Read what *requests* are about, all at once."""
         calls = [one.call for one in requests if one.call not in self._holds]
         self._holds.update(dict.fromkeys(calls))
-        for call, owner, at, lines, is_open in self.connection.execute(_FIND, (orjson.dumps(calls).decode(),)).fetchall():
+        for call, owner, at, lines, is_open in self._rows(_FIND, calls):
             self._holds[call] = _Hold(owner, at, _read(lines), bool(is_open))
         wanted = {number for one in requests for demand in one.demands if (number := self.numbers.get(demand.account))}
         for call in calls:
@@ -211,13 +210,10 @@ class Books:
             self._alert(number, page)
             if page.terms:
                 self.connection.execute(_AGREE, (page.ceiling, page.alerts, page.alerted, number))
-        if pages:
-            said = orjson.dumps([(number, page.captured, page.reserved) for number, page in pages])
-            self.connection.execute(_WRITE, (said.decode(),))
-        holds = [(call, hold.owner, hold.at, _written(hold.amounts), int(hold.open))
-                 for call, hold in self._holds.items() if hold is not None and hold.changed]
-        if holds:
-            self.connection.execute(_KEEP, (orjson.dumps(holds).decode(),))
+        self._write(_WRITE, "(?, ?, ?)", [(number, page.captured, page.reserved) for number, page in pages])
+        self._write(_KEEP, "(?, ?, ?, ?, ?)", [
+            (call, hold.owner, hold.at, _written(hold.amounts), int(hold.open))
+            for call, hold in self._holds.items() if hold is not None and hold.changed])
 
     def _agree(self, page: _Page, demand: Demand) -> None:
         """Keep the terms of the last reservation."""
@@ -263,9 +259,16 @@ class Books:
         return self._pages[number]
 
     def _look_up(self, numbers: Sequence[int]) -> None:
-        if numbers:
-            for number, *page in self.connection.execute(_LOOK, (orjson.dumps(numbers).decode(),)).fetchall():
-                self._pages[number] = _Page(*page)
+        for number, *page in self._rows(_LOOK, numbers):
+            self._pages[number] = _Page(*page)
+
+    def _rows(self, query: str, keys: Sequence[str | int]) -> Iterator[Any]:
+        for some in _pieces(keys):
+            yield from self.connection.execute(_spelled(query, "?", len(some)), some).fetchall()
+
+    def _write(self, statement: str, row: str, rows: Sequence[tuple[str | int, ...]]) -> None:
+        for some in _pieces(rows):
+            self.connection.execute(_spelled(statement, row, len(some)), [one for values in some for one in values])
 
     def _hold(self, call: str) -> _Hold | None:
         if call not in self._holds:
@@ -275,6 +278,21 @@ class Books:
 
 def _key(account: Account) -> tuple[str | int, ...]:
     return (account.org, account.book, account.scope, account.name, account.unit, account.period, account.start)
+
+
+def _pieces[T](given: Sequence[T]) -> Iterator[Sequence[T]]:
+    """*given* in pieces of 64, 32 … 1."""
+    at, size = 0, _MOST_ROWS
+    while at < len(given):
+        while size > len(given) - at:
+            size //= 2
+        yield given[at:at + size]
+        at += size
+
+
+@cache
+def _spelled(statement: str, row: str, count: int) -> str:
+    return statement.format(", ".join([row] * count))
 
 
 def known(numbers: Numbers, opened: Iterable[tuple[Account, int]]) -> None:

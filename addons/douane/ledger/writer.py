@@ -15,6 +15,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ _OWED = 100_000
 _OWED_SECONDS = 1.0
 """After which what is owed is tried again, where nobody asks for anything."""
 _CLOSE_SECONDS = 5.0
+_ITS_OWN = (sqlite3.IntegrityError, sqlite3.DataError, ArithmeticError, LookupError, TypeError, ValueError)
+"""What fails because of what is to be written: trying it again is no use."""
 
 
 @dataclass(slots=True)
@@ -76,11 +79,15 @@ class Writer:
             with contextlib.ExitStack() as undo:
                 self._queue = os.open(path.with_name(path.name + ".queue"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
                 undo.callback(os.close, self._queue)
+                # to begin a file is nothing that SQLite lets others wait for
+                _line_up(self._queue)
+                undo.callback(fcntl.flock, self._queue, fcntl.LOCK_UN)
                 self.connection = undo.enter_context(contextlib.closing(connect(path, PATIENT_MS)))
                 self.connection.execute("PRAGMA journal_mode=WAL")
                 self.connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
                 _make(self.connection, path, schema, version)
                 self.connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+                fcntl.flock(self._queue, fcntl.LOCK_UN)
                 undo.pop_all()
         except (sqlite3.Error, OSError) as error:
             raise EnvironmentFailedError(f"{path}: cannot be opened: {error}") from None
@@ -177,22 +184,35 @@ class Writer:
     def _serve(self, batch: list[_Wish]) -> None:
         if not batch and not self._owed:
             return
-        failure = self._transact([*self._owed, *batch])
-        self.failure = "" if failure is None else str(failure)
-        if failure is None:
-            self._owed.clear()
+        wishes = [*self._owed, *batch]
+        failure = self._transact(wishes)
+        if isinstance(failure, _ITS_OWN):
+            failure = self._apart(wishes)
         else:
-            self._owed += [one for one in batch if one.owed][: _OWED - len(self._owed)]
+            for wish in wishes:
+                wish.failure = failure
+        self.failure = "" if failure is None else str(failure)
+        self._owed = [one for one in wishes if one.owed and one.failure is not None and not isinstance(one.failure, _ITS_OWN)]
+        del self._owed[_OWED:]
         by_loop: dict[asyncio.AbstractEventLoop, list[_Wish]] = {}
         for wish in batch:
             if wish.done is not None:
-                wish.failure = failure
                 wish.done.set()
             if wish.future is not None:
                 by_loop.setdefault(wish.future.get_loop(), []).append(wish)
-        for loop, wishes in by_loop.items():
+        for loop, of_loop in by_loop.items():
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(_answer, wishes, failure)
+                loop.call_soon_threadsafe(_answer, of_loop)
+
+    def _apart(self, wishes: list[_Wish]) -> Exception | None:
+        """One of *wishes* can never be done: each by itself, so that it alone fails, and is owed no more. Returns what else
+        failed."""
+        found = None
+        for wish in wishes:
+            wish.failure = self._transact([wish])
+            if not isinstance(wish.failure, _ITS_OWN):
+                found = wish.failure or found
+        return found
 
     def _transact(self, wishes: list[_Wish]) -> Exception | None:
         """All of *wishes* durably, or none. Returns what failed."""
@@ -208,7 +228,7 @@ class Writer:
                 wish.result = wish.act(work)
             work.close()
             connection.execute("COMMIT")
-        except (sqlite3.Error, OSError, OverflowError) as error:
+        except (sqlite3.Error, OSError, *_ITS_OWN) as error:
             with contextlib.suppress(sqlite3.Error):
                 connection.rollback()
             return error
@@ -218,15 +238,15 @@ class Writer:
         return None
 
 
-def _answer(wishes: list[_Wish], failure: Exception | None) -> None:
+def _answer(wishes: list[_Wish]) -> None:
     """On the loop."""
     for wish in wishes:
         if wish.future is None or wish.future.done():
             continue
-        if failure is None:
+        if wish.failure is None:
             wish.future.set_result(wish.result)
         else:
-            wish.future.set_exception(LedgerUnavailableError(f"the ledger cannot be written ({type(failure).__name__})"))
+            wish.future.set_exception(LedgerUnavailableError(f"the ledger cannot be written ({type(wish.failure).__name__})"))
 
 
 def _too_late(wish: _Wish) -> None:
@@ -238,6 +258,20 @@ def _too_late(wish: _Wish) -> None:
 def _nobody_misses(done: "asyncio.Future[Any]") -> None:
     if not done.cancelled():
         done.exception()
+
+
+def _line_up(fd: int) -> None:
+    """The lock of the queue. Raises OSError where nobody gives it up in time."""
+    until = time.monotonic() + PATIENT_MS / 1000
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _identity(path: Path) -> tuple[int, int]:

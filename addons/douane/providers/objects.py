@@ -12,6 +12,7 @@ https://docs.mistral.ai/api (files, batch/jobs, agents, conversations, libraries
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeGuard
 from urllib.parse import parse_qsl
 
@@ -79,6 +80,7 @@ class Spot:
     below: tuple[str, ...] = ()
 
 
+@lru_cache(maxsize=1024)
 def spot(path: str) -> Spot | None:
     """Raw *path* → Spot; None for a path of no collection. Raises ValueError where it can be read in more than one way."""
     read = steps(path)

@@ -33,10 +33,7 @@ local floor = {usd = ARGV[7] == '1', tokens = ARGV[8] == '1', calls = false}
 for suffix, amount in string.gmatch(held, '(%S+) (%d+)') do
   local page, unit = look(keys[suffix], suffix), string.match(suffix, '^%a+')
   if page.known then  -- else its window ended 35 days ago
-    local more = spent[unit]
-    if floor[unit] then
-      more = math.max(more, tonumber(amount))
-    end
+    local more = math.max(spent[unit], floor[unit] and tonumber(amount) or 0)
     page.reserved = math.max(page.reserved - tonumber(amount), 0)
     page.captured = math.min(page.captured + more, MOST)
     alert(page, OUTBOX, now, false)
