@@ -81,7 +81,7 @@ def test_what_is_not_wanted_is_not_found() -> None:
 
 
 @pytest.mark.parametrize(("make", "says"), [
-    (lambda: Wanted(entities=("EMAIL",)), "EMAIL is not known; allowed: AU_ABN"),
+    (lambda: Wanted(entities=("EMAIL",)), "EMAIL is not known; allowed: ABA_ROUTING_NUMBER"),
     (lambda: Wanted(threshold=1.5), "threshold: 1.5"), (lambda: Wanted(names=(" ",)), "names:"),
     (lambda: Wanted(names=("a",) * 1001), "names: at most 1000")])
 def test_what_cannot_be_meant_is_refused(make: Callable[[], Wanted], says: str) -> None:

@@ -24,7 +24,8 @@ with warnings.catch_warnings():
     from presidio_analyzer import AnalyzerEngine, predefined_recognizers
 
     from douane.detect.engine import _MENDED, _NEEDS, Engine, prepare
-    from douane.detect.phones import REGIONS, _Matcher, _Region
+    from douane.detect.phones import _Matcher, _Region
+    from douane.detect.values import PHONE_REGIONS as REGIONS
 
 NO_PHONE = re.compile(r"\(?(?:19|20)\d\d-[01]\d-[0-3]\d.*|\(?0\.\d+.*", re.DOTALL)
 

@@ -69,8 +69,9 @@ class Text:
                 spans = [(spans[0][0], 0, len(text))]  # a number goes as a whole, and becomes a string
             if spans:
                 written = _spliced(text, _outside(text, spans), replace)
-                changes[token.path, token.key] = written.text
                 types += written.types
+                if written.text != text:
+                    changes[token.path, token.key] = written.text
         return Written(rewrite(self.text, changes), tuple(types))
 
 

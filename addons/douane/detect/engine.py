@@ -11,6 +11,7 @@ import regex  # type: ignore[import-untyped]
 import tldextract.tldextract as suffixes
 from presidio_analyzer import EntityRecognizer, PatternRecognizer, predefined_recognizers
 
+from douane.detect.own import Own
 from douane.detect.phones import ENDS, Phones
 from douane.detect.prefilter import Prefilter
 from douane.detect.shadow import shadow
@@ -43,6 +44,8 @@ _NEEDS = {name: regex.compile(pattern, flags) for name, pattern, flags in (
 recognizer; one that has no line here gets every text."""
 _SOUGHT = {"EMAIL_ADDRESS": "@", "URL": "://", "PHONE_NUMBER": ENDS}
 """What the prefilter looks for in place of a recognizer's own patterns."""
+_WHOLE = frozenset({"URL", "IN_PAN"})
+"""Whose patterns look far ahead."""
 _NO_TOKENS: Any = None
 """No recognizer here reads tokens of a language model."""
 _REACH = 48
@@ -91,9 +94,10 @@ def _with_patterns(recognizer: PatternRecognizer) -> Any:
     return recognizer
 
 
-def _recognizer(name: str, threshold: float) -> EntityRecognizer:
+def _recognizer(name: str, wanted: Wanted) -> EntityRecognizer:
+    threshold = wanted.threshold_of(name)
     if name == "PHONE_NUMBER":
-        return Phones()
+        return Phones(wanted.phone_regions)
     stock = predefined_recognizers.UrlRecognizer
     if name == "URL":
         made: EntityRecognizer = stock(patterns=[pattern for pattern in stock.PATTERNS if "https?://" in pattern.regex])
@@ -125,39 +129,55 @@ class Engine:
     """Finds in one text what is wanted. Raises :class:`ScanFailedError` where a pattern runs out of time."""
 
     def __init__(self, wanted: Wanted) -> None:
-        self._threshold = wanted.threshold
-        self._detectors = [_Detector(name, made, name == "URL") for name in wanted.entities if ENTITIES[name]
-                           if not isinstance(made := _recognizer(name, wanted.threshold), PatternRecognizer)
+        self._wanted = wanted
+        self._detectors = [_Detector(name, made, name in _WHOLE) for name in wanted.entities if ENTITIES[name]
+                           if not isinstance(made := _recognizer(name, wanted), PatternRecognizer)
                            or _with_patterns(made).patterns]
-        self.prefilter = Prefilter.compile({at: one.sought() for at, one in enumerate(self._detectors)}) \
-            if self._detectors else None
+        self._own = [Own(one) for one in wanted.custom]
+        sought = {at: one.sought() for at, one in enumerate(self._detectors)}
+        for at, own in enumerate(self._own, len(self._detectors)):
+            if own.sought and Prefilter.can(own.sought):
+                sought[at] = [(pattern, True) for pattern in own.sought]
+        self.sees_all = len(sought) == len(self._detectors) + len(self._own)
+        """Whether the prefilter looks for all that patterns find, in ASCII text."""
+        self.prefilter = Prefilter.compile(sought) if sought else None
         """None: there is no hyperscan, or nothing to look for by pattern."""
+        self._looked_for = sought.keys() if self.prefilter is not None else frozenset[int]()
         self._names = PatternRecognizer("PERSON", deny_list=list(wanted.names)) \
             if wanted.names and "PERSON" in wanted.entities else None
 
     def scan(self, text: str) -> list[Span]:
         """In no order; they may overlap."""
-        return [*self._by_pattern(text), *self._by_name(text)]
+        ends = self.prefilter.ends(text) if self.prefilter is not None else None
+        return [*self._by_pattern(text, ends), *self._by_own(text, ends), *self._by_name(text)]
+
+    def _by_own(self, text: str, ends: Mapping[int, list[int]] | None) -> Iterator[Span]:
+        for at, own in enumerate(self._own, len(self._detectors)):
+            if ends is None or at in ends or at not in self._looked_for or not text.isascii():
+                yield from own.find(text, self._wanted.threshold_of(own.name))
 
     def _by_name(self, text: str) -> Iterator[Span]:
         if self._names is not None:
             for one in self._names.analyze(text, ["PERSON"]):
                 yield Span("PERSON", one.start, one.end, one.score)
 
-    def _by_pattern(self, text: str) -> Iterator[Span]:
-        for (name, recognizer, whole), spans in self._likely(text):
+    def _by_pattern(self, text: str, ends: Mapping[int, list[int]] | None) -> Iterator[Span]:
+        for (name, recognizer, whole), spans in self._likely(text, ends):
+            threshold = self._wanted.threshold_of(name)
             dark = shadow(text, [(0, len(text))] if whole else spans)
             found = {(one.start, one.end, one.score) for one in recognizer.analyze(dark.text, [name], _NO_TOKENS)
-                     if one.score >= self._threshold}
+                     if one.score >= threshold}
             for at, end, score in found:
                 start = dark.back(at)
                 yield Span(name, start, start + end - at, score)
 
-    def _likely(self, text: str) -> Iterator[tuple[_Detector, Iterable[tuple[int, int]]]]:
-        """Who may find something in *text*, and where."""
-        if self.prefilter is not None:
-            for at, each in self.prefilter.ends(text).items():
-                yield self._detectors[at], [(end - _REACH, end + _REACH) for end in each]
+    def _likely(self, text: str, ends: Mapping[int, list[int]] | None
+                ) -> Iterator[tuple[_Detector, Iterable[tuple[int, int]]]]:
+        """Who may find something in *text*, and where. *ends*: what the prefilter says."""
+        if ends is not None:
+            for at, each in ends.items():
+                if at < len(self._detectors):
+                    yield self._detectors[at], [(end - _REACH, end + _REACH) for end in each]
             return
         for detector in self._detectors:
             need = _NEEDS.get(detector.name)

@@ -13,11 +13,9 @@ from phonenumbers import PhoneMetadata
 from presidio_analyzer import RecognizerResult, predefined_recognizers
 from presidio_analyzer.nlp_engine import NlpArtifacts
 
-__all__ = ["ENDS", "REGIONS", "Phones"]
+from douane.detect.values import PHONE_REGIONS
 
-REGIONS = ("US", "GB", "DE", "FR", "IL", "IN", "BR")
-"""Whose numbers are read as they are written at home; with ``+`` and a country code any is. Presidio's own list (in which two
-are misspelt), without Canada: its numbers are read by the rules of the US."""
+__all__ = ["ENDS", "Phones"]
 
 ENDS = r"\d(?:[-xX/ .()\[\]~]{0,4}\d){6}"
 """What ASCII text that holds a number holds, for the prefilter."""
@@ -88,9 +86,9 @@ class _Matcher(phonenumbers.PhoneNumberMatcher):
 class Phones(predefined_recognizers.PhoneRecognizer):
     """A region that takes all of a candidate is the last asked."""
 
-    def __init__(self) -> None:
-        super().__init__(supported_regions=REGIONS)
-        self._each = [_Region(name) for name in REGIONS]
+    def __init__(self, regions: tuple[str, ...] = PHONE_REGIONS) -> None:
+        super().__init__(supported_regions=regions)
+        self._each = [_Region(name) for name in regions]
 
     def analyze(self, text: str, entities: list[str], nlp_artifacts: NlpArtifacts | None = None) -> list[RecognizerResult]:
         found: list[RecognizerResult] = []

@@ -39,6 +39,8 @@ class Scanner:
         self._wanted, self._workers, self._inline_limit = wanted, workers, inline_limit
         self._memory = shared(wanted, remembered)
         self._by_name = bool(wanted.names) and "PERSON" in wanted.entities
+        self._own = bool(wanted.custom)
+        """What operators look for need not look like anything."""
 
     def warm(self) -> None:
         """Start the workers now; they are ready some two seconds later."""
@@ -57,7 +59,7 @@ class Scanner:
         new: dict[bytes, list[int]] = {}
         memory = self._memory
         for index, text in enumerate(texts):
-            if not self._by_name and cannot_hold_any(text):
+            if not self._by_name and not self._own and cannot_hold_any(text):
                 continue
             key = memory.key(tenant, text)
             known = memory.get(key)
@@ -85,6 +87,8 @@ class Scanner:
         if len(text) > self._inline_limit:
             return False
         prefilter = pool().prefilter(self._wanted)
+        if self._own and (prefilter is None or not text.isascii()):
+            return False
         return SEED.search(text) is None if prefilter is None else not prefilter.sees(text)
 
     async def _scan(self, texts: list[str]) -> list[tuple[Span, ...]]:

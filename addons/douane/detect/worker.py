@@ -72,10 +72,6 @@ def _write(fd: int, message: dict[str, Any]) -> None:
         rest = rest[os.write(fd, rest):]
 
 
-def _wanted(entities: list[str], threshold: float, names: list[str]) -> Wanted:
-    return Wanted(tuple(entities), threshold, tuple(names))
-
-
 def _serve(fd: int) -> None:
     from douane.detect.engine import Engine, prepare
 
@@ -90,12 +86,12 @@ def _serve(fd: int) -> None:
         try:
             with _within(asked["seconds"]):
                 if asked["wanted"] is not None:
-                    wanted = _wanted(**asked["wanted"])
+                    wanted = Wanted.read(asked["wanted"])
                     if wanted != common:
                         engines[asked["id"]] = Engine(wanted)
                 engine = engines[asked["id"]]
                 said: dict[str, Any] = {}
-                if asked["wanted"] is not None and engine.prefilter is not None:
+                if asked["wanted"] is not None and engine.prefilter is not None and engine.sees_all:
                     said["prefilter"] = base64.b64encode(engine.prefilter.dump()).decode()
                 said["spans"] = [[(one.type, one.start, one.end, one.score) for one in engine.scan(text)]
                                  for text in asked["texts"]]

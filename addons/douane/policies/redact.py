@@ -12,11 +12,13 @@ import hashlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from types import MappingProxyType
+from typing import Annotated, Any
 
 from douane.call import Call, Finding, Outcome
 from douane.coding import coding_of, decode
-from douane.detect import DEFAULT_ENTITIES, Scanner, Wanted
+from douane.detect import DEFAULT_ENTITIES, Scanner
+from douane.detect.values import PHONE_REGIONS
 from douane.histories.base import NOTHING, History, Name, Shelf, durable
 from douane.placeholders import DataKey, Minter
 from douane.policy import BodyFilter, Setting, Wires, policy, positions
@@ -25,6 +27,7 @@ from douane.providers.deltas import COMMON
 from douane.providers.edit import Place
 from douane.providers.kept import conversations, goes_on_from, in_lines, is_kept
 from douane.redaction import Replace, read_text
+from douane.redactrules import NOBODY, Action, Allowed, AllowList, Entities, Recognizer, Region, Rules
 from douane.rehydrate import Restorer, hosts_in
 from douane.remember import Remembering
 from douane.restore import RestoreFilter
@@ -54,20 +57,31 @@ def parse_remember(text: str) -> int:
 class Redact:
     """Replace personal data in requests; with ``restore``, put it back into the answers.
 
-    ``action`` says by what: a placeholder, as many ``*`` as characters, or a salted sha256. ``remember``: how long what stands
-    for what is kept where the provider keeps the history (OpenAI keeps answers for 30 days)."""
+    ``action`` says by what: a placeholder, as many ``*`` as characters, or a salted sha256; ``deny`` refuses the call,
+    ``observe`` only says so. ``remember``: how long what stands for what is kept where the provider keeps the history (OpenAI
+    keeps answers for 30 days)."""
 
-    entities: tuple[str, ...] = DEFAULT_ENTITIES
+    entities: Entities = DEFAULT_ENTITIES
     restore: bool = True
-    action: Literal["placeholder", "mask", "hash"] = "placeholder"
+    action: Action = "placeholder"
     names: tuple[str, ...] = ()
     threshold: float = 0.4
+    allow: tuple[Allowed, ...] = ()
+    recognizers: Mapping[str, Recognizer] = MappingProxyType({})
+    phone_regions: tuple[Region, ...] = PHONE_REGIONS
     remember: Annotated[int, Spelled(parse_remember, "30d, never")] = 30 * 86400
 
+    def __post_init__(self) -> None:
+        self._rules()
+        AllowList.of(self.allow)
+
+    def _rules(self) -> Rules:
+        return Rules.of(self.entities, self.action, self.threshold, self.names, self.recognizers, self.phone_regions)
+
     def bind(self, setting: Setting) -> "_Redact":
-        wanted = Wanted(entities=self.entities, threshold=self.threshold, names=self.names)
-        return _Redact(Scanner(wanted), setting.wires, setting.data_key, self.action,
-                       self.restore and self.action == "placeholder", setting.shelf, self.remember)
+        rules = self._rules()
+        return _Redact(Scanner(rules.wanted), setting.wires, setting.data_key, self.action, self.restore and rules.restores,
+                       setting.shelf, self.remember, rules.actions, AllowList.of(self.allow))
 
 
 @dataclass(slots=True)
@@ -88,11 +102,14 @@ class _Redact:
     scanner: Scanner
     wires: Wires
     key: DataKey
-    action: Literal["placeholder", "mask", "hash"]
+    action: Action
     restore: bool
     shelf: Shelf = field(default_factory=Shelf)
     remember: int = 0
     """Seconds."""
+    actions: Mapping[str, Action] = MappingProxyType({})
+    """By type, where another is meant than :attr:`action`."""
+    allow: AllowList = NOBODY
     open: dict[str, _Open] = field(default_factory=dict, repr=False)
     """By call id, to ``settle``."""
     told: OrderedDict[tuple[Name, int], None] = field(default_factory=OrderedDict, repr=False)
@@ -135,30 +152,41 @@ class _Redact:
         counts: Counter[str] = Counter()
         places: dict[str, dict[str, None]] = {}
         for position, text in zip(found, texts, strict=True):
-            written = text.write([next(spans) for _ in text.scanned], put)
+            all_found = [next(spans) for _ in text.scanned]
+            left = [self.allow.less(one, each) for one, each in zip(text.scanned, all_found, strict=True)]
+            written = text.write(left, put)
             for kind in written.types:
                 counts[kind] += 1
                 places.setdefault(kind, {})[shown(position.path, key=position.key)] = None
             if written.text != text.text and not position.sealed:
                 changes[position.path, position.key] = written.text
-                if self.action == "placeholder":  # the log looks at it next, and a later turn may
+                if left == all_found and all(self._action(one.type) == "placeholder" for each in left for one in each):
+                    # the log looks at it next, and a later turn may
                     self.scanner.know(call.principal.tenant, read_text(written.text).scanned)
-        if not counts:
-            return ALLOW
         findings = tuple(Finding("redact", kind, count, tuple(places[kind])[:PLACES])
                          for kind, count in sorted(counts.items()))
+        refused = next((one for one in findings if self._action(one.type) == "deny"), None)
+        if refused is not None:
+            return Deny("pii_found", f"{refused.type} at {refused.where[0]} may not be sent", findings=findings)
         if not changes:
-            return Allow(findings)
+            return Allow(findings) if findings else ALLOW
         originals = minter.originals() if self.restore else call.originals
         return Rewrite(_rewritten(call, wire, changes, originals), findings)
 
+    def _action(self, kind: str) -> Action:
+        return self.actions.get(kind, self.action)
+
     def _replacing(self, minter: Minter, tenant: str) -> Replace:
-        if self.action == "placeholder":
-            return minter.placeholder
-        if self.action == "mask":
-            return lambda _, value: "*" * len(value)
-        salt = self.key.digest("salt", tenant)  # without one, anybody could try values until the hash fits
-        return lambda _, value: hashlib.sha256(value.encode("utf-8", "surrogatepass") + salt).hexdigest()
+        def put(kind: str, value: str) -> str:
+            action = self._action(kind)
+            if action == "placeholder":
+                return minter.placeholder(kind, value)
+            if action == "mask":
+                return "*" * len(value)
+            if action == "hash":  # without a salt, anybody could try values until the hash fits
+                return hashlib.sha256(value.encode("utf-8", "surrogatepass") + self.key.digest("salt", tenant)).hexdigest()
+            return value
+        return put
 
     def filter(self, call: Call) -> BodyFilter | None:
         if not self.restore or not call.originals:
