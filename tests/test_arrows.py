@@ -107,11 +107,13 @@ ALLOWED: dict[str, frozenset[str] | set[str]] = {
     **dict.fromkeys(under("douane.providers"), frozenset({"providers", "call", "errors"})),
     **dict.fromkeys(under("douane.policies"), frozenset(
         {"policy", "providers", "call", "verdict", "errors", "secrets", "ledger", "units", "placeholders", "coding",
-         "detect", "echo", "histories", "redaction", "redactrules", "rehydrate", "remember", "restore", "scopes", "shown",
-         "size", "source", "tiers", "unsearched"})),
+         "detect", "echo", "histories", "redaction", "redactrules", "rehydrate", "remember", "restore", "scopes", "seams",
+         "shown", "size", "source", "tiers", "unsearched"})),
     "douane.redactrules": {"detect", "units"},
+    "douane.seams": {"providers", "redaction"},
     "douane.shown": {"providers"}, "douane.unsearched": {"call", "providers", "shown", "verdict"},
-    "douane.placeholders": {"secrets"}, "douane.redaction": {"placeholders", "providers"}, "douane.rehydrate": {"providers"},
+    "douane.placeholders": {"secrets"}, "douane.coded": set(),
+    "douane.redaction": {"coded", "placeholders", "providers"}, "douane.rehydrate": {"providers"},
     "douane.restore": {"call", "errors", "providers", "rehydrate"}, "douane.remember": {"call", "providers", "restore"},
     **dict.fromkeys(under("douane.histories"), frozenset({"histories", "errors", "placeholders", "secrets"})),
     **dict.fromkeys(under("douane.objects"), frozenset(

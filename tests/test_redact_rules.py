@@ -1,12 +1,18 @@
 """``redact``'s rules: what each type comes to, what is allowed, recognizers of one's own; and what is refused with its line."""
 
+import base64
 import json
 import re
+import textwrap
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from douane.demo.provider import LocalProvider
 from douane.detect import DEFAULT_ENTITIES, ENTITIES, ScanFailedError, Scanner, Span, Wanted
@@ -17,11 +23,12 @@ from douane.errors import ConfigError
 from douane.loader import load
 from douane.placeholders import LOOKS_LIKE
 from douane.policies.redact import Redact, _Redact
+from douane.redaction import read_text
 from douane.redactrules import AllowList, Recognizer, Rule
-from douane.verdict import ALLOW, Allow, Deny
+from douane.verdict import ALLOW, Allow, Deny, Rewrite
 from tests import house
 from tests.gateway import Gateway, policy
-from tests.test_redact import KEY, MAIL, Plain, ask, rewritten, user, wire_of
+from tests.test_redact import KEY, MAIL, Plain, ask, redact, rewritten, user, wire_of
 
 HEAD = 'version: 1\nprincipals: [{name: local, cidr: 127.0.0.1}]\nchain:\n  - authenticate: {}\n  - redact:\n'
 
@@ -315,3 +322,98 @@ def test_an_sdk_under_such_rules(gateway: Gateway, provider: LocalProvider) -> N
 
 def test_a_recognizer_is_the_custom_of_its_name() -> None:
     assert Recognizer(regex="a", score=0.3).custom("A") == Custom("A", "a", score=0.3)
+
+
+# -- in another writing ------------------------------------------------------------------------------------------------
+
+
+def sent(*parts: str, rules: _Redact | None = None) -> tuple[list[str], Any]:
+    content = [{"type": "text", "text": one} for one in parts]
+    call = rewritten(ask({"model": "m", "messages": [{"role": "user", "content": content}]}), rules).call
+    return [one["text"] for one in call.document["messages"][0]["content"]], call.originals
+
+
+def coded(text: str, coding: str = "utf-8") -> str:
+    return base64.b64encode(text.encode(coding)).decode()
+
+
+@pytest.mark.parametrize("write", [
+    coded, lambda text: coded(text).rstrip("="), lambda text: coded(text, "utf-16-le"), lambda text: coded(coded(text)),
+    lambda text: base64.urlsafe_b64encode(text.encode()).decode(),
+    lambda text: coded(json.dumps({"to": text}, ensure_ascii=False)),
+    lambda text: "\n".join(textwrap.wrap(coded(text * 3), 76)), lambda text: "/files/" + coded(text) + "/x",
+    lambda text: "data:text/plain;base64," + coded(text)])
+def test_text_in_base64_is_read_and_written_again(write: Callable[[str], str]) -> None:
+    said = f"ÿ>> I am {MAIL}, 123"
+    (got,), originals = sent(f"see {write(said)} there")
+    assert list(originals.values()) == [MAIL]
+    (placeholder,) = originals
+    assert got.startswith("see ")
+    assert got.endswith(" there")
+    assert placeholder in got or write(said.replace(MAIL, placeholder)).replace("\n", "") in got
+    assert coded(MAIL)[4:16] not in got
+    assert json.loads(rewritten(ask(user(json.dumps({"a": "\n" + coded(said)})))).call.document["messages"][0]["content"])
+
+
+@pytest.mark.parametrize("text", [
+    coded("nothing to see in here, only words"), "a" * 30, "snake_case_identifier_long", "deadbeef" * 4, coded("\0\1\2" + MAIL),
+    coded("ann@b.c")[:12],
+    base64.b64encode(b"\xff\xd8\xff\xe0" + MAIL.encode()).decode(), "AbCdEfGhIjKlMnOpQrStUvWxYz0"])
+def test_what_is_no_text_in_base64_stays(text: str) -> None:
+    assert house.run(redact().admit(ask(user(text)))) is ALLOW
+
+
+def test_a_denied_type_in_base64_is_refused() -> None:
+    rules = over(Redact(entities={"CREDIT_CARD": "deny"}), Cards())
+    assert isinstance(house.run(rules.admit(ask(user(coded(f"card: {CARD}"))))), Deny)
+
+
+def test_base64_is_looked_at_in_linear_time() -> None:
+    for hostile in ("QUJD", "QUJD\n", "A/", "a-", "QUFBQUFBQUFBQUFBQUFBQUFBQUFB/", "A" * 25 + "=="):
+        small, large = (_seconds(hostile * (size // len(hostile))) for size in (20_000, 80_000))
+        assert large < 4 * small * 3 + 0.005, hostile
+
+
+def _seconds(text: str) -> float:
+    began = time.process_time()
+    read_text(text)
+    return time.process_time() - began
+
+
+def test_a_value_split_over_parts_goes_as_a_whole() -> None:
+    got, originals = sent("I am ann.lee@", "example.com, card 4111", "111111111", "111. Bye", f"{MAIL}!")
+    assert sorted(originals.values()) == [CARD, MAIL]
+    mail, card = sorted(originals, key=originals.__getitem__, reverse=True)
+    assert got == [f"I am {mail}", f", card {card}", "", ". Bye", f"{mail}!"]
+    masked, _ = sent("x ann.lee@", "example.com y", rules=redact("mask", restore=False))
+    assert masked == ["x " + "*" * len(MAIL), " y"]
+
+
+@pytest.mark.parametrize("document", [
+    {"messages": [{"role": "user", "content": "I am ann.lee@"}, {"role": "user", "content": "example.com"}]},
+    {"messages": [{"role": "user", "content": [{"type": "text", "text": "I am ann.lee@"}]},
+                  {"role": "user", "content": [{"type": "text", "text": "example.com"}]}]}])
+def test_parts_of_two_messages_are_two_texts(document: Any) -> None:
+    assert house.run(redact().admit(ask({"model": "m", **document}))) is ALLOW
+
+
+def test_what_is_observed_across_a_seam_leaves_as_it_is() -> None:
+    content = [{"type": "text", "text": "I am ann."}, {"type": "text", "text": "lee@example"}, {"type": "text", "text": ".com"}]
+    call = ask({"model": "m", "messages": [{"role": "user", "content": content}]})
+    verdict = house.run(over(Redact(entities={"EMAIL_ADDRESS": "observe"})).admit(call))
+    assert isinstance(verdict, Allow)
+    assert [one.type for one in verdict.findings] == ["EMAIL_ADDRESS"]
+
+
+@given(st.lists(st.text(alphabet="ab@. 1", max_size=12), min_size=2, max_size=5))
+@settings(max_examples=150, deadline=None)
+def test_whatever_the_parts_nothing_else_is_lost(parts: list[str]) -> None:
+    content = [{"type": "text", "text": one} for one in parts]
+    verdict = house.run(redact().admit(ask({"model": "m", "messages": [{"role": "user", "content": content}]})))
+    if isinstance(verdict, Rewrite):
+        got = "".join(one["text"] for one in verdict.call.document["messages"][0]["content"])
+        for placeholder, value in verdict.call.originals.items():
+            got = got.replace(placeholder, value)
+        assert got == "".join(parts)
+    else:
+        assert not Plain.kinds[0][1].search("".join(parts))

@@ -11,6 +11,7 @@ import regex  # type: ignore[import-untyped]
 import tldextract.tldextract as suffixes
 from presidio_analyzer import EntityRecognizer, PatternRecognizer, predefined_recognizers
 
+from douane.detect.disguise import undisguised
 from douane.detect.own import Own
 from douane.detect.phones import ENDS, Phones
 from douane.detect.prefilter import Prefilter
@@ -147,7 +148,15 @@ class Engine:
             if wanted.names and "PERSON" in wanted.entities else None
 
     def scan(self, text: str) -> list[Span]:
-        """In no order; they may overlap."""
+        """As it is written and as it is meant, in no order; they may overlap."""
+        found = self.as_written(text)
+        plain = undisguised(text)
+        if plain is not None:
+            found += [Span(one.type, *plain.back(one.start, one.end), one.score) for one in self.as_written(plain.text)]
+        return found
+
+    def as_written(self, text: str) -> list[Span]:
+        """What presidio would find, but for what the module says."""
         ends = self.prefilter.ends(text) if self.prefilter is not None else None
         return [*self._by_pattern(text, ends), *self._by_own(text, ends), *self._by_name(text)]
 

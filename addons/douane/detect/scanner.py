@@ -6,6 +6,7 @@ look at a short text."""
 import asyncio
 from collections.abc import Sequence
 
+from douane.detect.disguise import may_be_disguised
 from douane.detect.memory import shared
 from douane.detect.pool import Pool, pool
 from douane.detect.prefilter import SEED, SEED_SIGNS
@@ -19,13 +20,16 @@ _ASK_SECONDS = 1.0
 _CALL_SECONDS, _SECONDS_A_MILLION = 2.0, 1.0
 """All questions of one call, from when the first worker has begun: two seconds and one more for a million characters."""
 
+_SIGNS = SEED_SIGNS + b"&"
+"""Some escapes (``&commat;``) have none of the others."""
+
 type _Chunk = tuple[int, int, int]
 """Index of a text, start and end in it."""
 
 
 def cannot_hold_any(text: str) -> bool:
     """Whether no pattern can find anything in *text*, by its characters alone: a few ns each, and most short texts."""
-    return text.isascii() and len(text.encode().translate(None, SEED_SIGNS)) == len(text)
+    return text.isascii() and len(text.encode().translate(None, _SIGNS)) == len(text)
 
 
 class Scanner:
@@ -87,7 +91,7 @@ class Scanner:
         if len(text) > self._inline_limit:
             return False
         prefilter = pool().prefilter(self._wanted)
-        if self._own and (prefilter is None or not text.isascii()):
+        if may_be_disguised(text) or (self._own and (prefilter is None or not text.isascii())):
             return False
         return SEED.search(text) is None if prefilter is None else not prefilter.sees(text)
 

@@ -18,19 +18,20 @@ from typing import Annotated, Any
 from douane.call import Call, Finding, Outcome
 from douane.coding import coding_of, decode
 from douane.detect import DEFAULT_ENTITIES, Scanner
-from douane.detect.values import PHONE_REGIONS
+from douane.detect.values import PHONE_REGIONS, Span
 from douane.histories.base import NOTHING, History, Name, Shelf, durable
 from douane.placeholders import DataKey, Minter
 from douane.policy import BodyFilter, Setting, Wires, policy, positions
-from douane.providers.base import Wire
+from douane.providers.base import Position, Wire
 from douane.providers.deltas import COMMON
 from douane.providers.edit import Place
 from douane.providers.kept import conversations, goes_on_from, in_lines, is_kept
-from douane.redaction import Replace, read_text
+from douane.redaction import Replace, Text, Written, read_text
 from douane.redactrules import NOBODY, Action, Allowed, AllowList, Entities, Recognizer, Region, Rules
 from douane.rehydrate import Restorer, hosts_in
 from douane.remember import Remembering
 from douane.restore import RestoreFilter
+from douane.seams import Seams, across, join, seams_in
 from douane.secrets import Originals
 from douane.shown import PLACES, shown
 from douane.units import Spelled, parse_duration
@@ -98,6 +99,14 @@ class _Open:
 
 
 @dataclass(frozen=True, slots=True)
+class _Written:
+    """The texts of a call as they may leave, and what their placeholders stand for."""
+
+    texts: list[Written]
+    minter: Minter
+
+
+@dataclass(frozen=True, slots=True)
 class _Redact:
     scanner: Scanner
     wires: Wires
@@ -142,27 +151,45 @@ class _Redact:
             return Deny("uninspectable", "the request's body cannot be searched for personal data") if call.body else ALLOW
         found = positions(call, wire)
         texts = [read_text(one.text) for one in found]
-        found_in = await self.scanner.scan(call.principal.tenant, [text for one in texts for text in one.scanned])
-        if not any(found_in):
+        seams = seams_in(found, texts)
+        asked = [*(text for one in texts for text in one.scanned), *(text for one in seams for text in one.texts)]
+        spans = await self.scanner.scan(call.principal.tenant, asked)
+        if not any(spans):
             return ALLOW
-        spans = iter(found_in)
-        minter = Minter(self.key, call.principal.tenant, call.originals)
-        put = self._replacing(minter, call.principal.tenant)
+        return self._judged(call, wire, found, self._written(call, texts, seams, asked, spans))
+
+    def _written(self, call: Call, texts: list[Text], seams: list[Seams], asked: list[str],
+                 spans: list[tuple[Span, ...]]) -> "_Written":
+        """*texts* as they may leave; *spans*: what stands in each of *asked*."""
+        tenant = call.principal.tenant
+        minter = Minter(self.key, tenant, call.originals)
+        put = self._replacing(minter, tenant)
+        rest = iter([self.allow.less(text, each) for text, each in zip(asked, spans, strict=True)])
+        left = [[next(rest) for _ in text.scanned] for text in texts]
+        written = [text.write(each, put) for text, each in zip(texts, left, strict=True)]
+        clean = [one.text for text, one, each in zip(texts, written, left, strict=True) if one.text != text.text and all(
+            self._action(span.type) == "placeholder" for found in each for span in found)]
+        for one in seams:
+            own = [left[at][0] for at in one.parts]
+            split = across(one, own, rest)
+            if split:
+                parts = join(one, [texts[at].text for at in one.parts], own, split, put)
+                for at, part in zip(one.parts, parts, strict=True):
+                    written[at] = part
+        if clean and self.allow is NOBODY:  # the log looks at these next, and a later turn may
+            self.scanner.know(tenant, [text for one in clean for text in read_text(one).scanned])
+        return _Written(written, minter)
+
+    def _judged(self, call: Call, wire: Wire, found: tuple[Position, ...], written: "_Written") -> Verdict:
         changes: dict[Place, str] = {}
         counts: Counter[str] = Counter()
         places: dict[str, dict[str, None]] = {}
-        for position, text in zip(found, texts, strict=True):
-            all_found = [next(spans) for _ in text.scanned]
-            left = [self.allow.less(one, each) for one, each in zip(text.scanned, all_found, strict=True)]
-            written = text.write(left, put)
-            for kind in written.types:
+        for position, one in zip(found, written.texts, strict=True):
+            for kind in one.types:
                 counts[kind] += 1
                 places.setdefault(kind, {})[shown(position.path, key=position.key)] = None
-            if written.text != text.text and not position.sealed:
-                changes[position.path, position.key] = written.text
-                if left == all_found and all(self._action(one.type) == "placeholder" for each in left for one in each):
-                    # the log looks at it next, and a later turn may
-                    self.scanner.know(call.principal.tenant, read_text(written.text).scanned)
+            if one.text != position.text and not position.sealed:
+                changes[position.path, position.key] = one.text
         findings = tuple(Finding("redact", kind, count, tuple(places[kind])[:PLACES])
                          for kind, count in sorted(counts.items()))
         refused = next((one for one in findings if self._action(one.type) == "deny"), None)
@@ -170,7 +197,7 @@ class _Redact:
             return Deny("pii_found", f"{refused.type} at {refused.where[0]} may not be sent", findings=findings)
         if not changes:
             return Allow(findings) if findings else ALLOW
-        originals = minter.originals() if self.restore else call.originals
+        originals = written.minter.originals() if self.restore else call.originals
         return Rewrite(_rewritten(call, wire, changes, originals), findings)
 
     def _action(self, kind: str) -> Action:
