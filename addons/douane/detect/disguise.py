@@ -52,6 +52,7 @@ _STRANGE = re.compile(
     f"[{_FORMS}{_UNSEEN}{_DASHES}{_BLANKS}{_LOOKS}]"  # one set, first: the rest is asked only behind such a character
     f"(?:(?<=[{_FORMS}])|(?<=[{_UNSEEN}])(?=[{_HERE}.])|(?<=[{_HERE}.][{_UNSEEN}])|(?<=[0-9][{_DASHES}{_BLANKS}])(?=[0-9])"
     f"|(?<=[{_LOOKS}])(?=[.@_-]?[{_HERE}])|(?<=[{_HERE}][{_LOOKS}])|(?<=[{_HERE}][.@_-][{_LOOKS}]))")
+_BEYOND = re.compile(r"[^\x00-\x7f]+")
 _FAR = re.compile("[\U0001d400-\U0001d7ff\U000e0000-\U000e0fff]")
 _NAMED = {"commat": "@", "period": ".", "colon": ":", "lowbar": "_", "plus": "+", "hyphen": "-", "dash": "-", "nbsp": " ",
           "shy": "", "zwj": "", "zwnj": "", "ZeroWidthSpace": "", "NoBreak": ""}
@@ -75,6 +76,8 @@ class Plain:
     """… and in the one before …"""
     widths: tuple[int, ...]
     """… and how long each of its characters was there: 1, or of an escape, which is a piece by itself, more."""
+    changed: tuple[int, ...]
+    """Where, in the text, something else stood before, ascending."""
 
     def back(self, start: int, end: int) -> tuple[int, int]:
         """Start and end, in the text before, of what stands at *start* to *end* (more than nothing)."""
@@ -118,7 +121,16 @@ def undisguised(text: str) -> Plain | None:
         origins.append(end)
         widths.append(1)
         at = end
-    return Plain("".join([*out, same[at:]]), tuple(starts), tuple(origins), tuple(widths))
+    plain = "".join([*out, same[at:]])
+    changed = set(starts[1:]) if same is text else {*starts[1:], *(_there(found.start(), starts, origins)
+                                                                   for found in _BEYOND.finditer(text))}
+    return Plain(plain, tuple(starts), tuple(origins), tuple(widths), tuple(sorted(changed)))
+
+
+def _there(at: int, starts: list[int], origins: list[int]) -> int:
+    """About where in the new text stands what stood at *at*."""
+    piece = bisect_right(origins, at) - 1
+    return starts[piece] + at - origins[piece]
 
 
 def _meant(found: re.Match[str]) -> str | None:

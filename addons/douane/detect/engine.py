@@ -49,6 +49,8 @@ _WHOLE = frozenset({"URL", "IN_PAN"})
 """Whose patterns look far ahead."""
 _NO_TOKENS: Any = None
 """No recognizer here reads tokens of a language model."""
+_AROUND = 80
+"""Characters to both sides of what stood there in disguise that are looked at once more."""
 _REACH = 48
 """Characters to both sides of what was looked for: an IBAN with blanks in it has 42. What has no blank in it may be longer."""
 
@@ -152,7 +154,11 @@ class Engine:
         found = self.as_written(text)
         plain = undisguised(text)
         if plain is not None:
-            found += [Span(one.type, *plain.back(one.start, one.end), one.score) for one in self.as_written(plain.text)]
+            dark = shadow(plain.text, [(at - _AROUND, at + _AROUND) for at in plain.changed])
+            for one in self.as_written(dark.text):
+                start, end = dark.back(one.start), dark.back(one.end - 1) + 1
+                if end - start == one.end - one.start:  # within one part
+                    found.append(Span(one.type, *plain.back(start, end), one.score))
         return found
 
     def as_written(self, text: str) -> list[Span]:
