@@ -113,7 +113,8 @@ ALLOWED: dict[str, frozenset[str] | set[str]] = {
     "douane.seams": {"providers", "redaction"},
     "douane.shown": {"providers"}, "douane.unsearched": {"call", "providers", "shown", "verdict"},
     "douane.placeholders": {"secrets"}, "douane.coded": set(),
-    "douane.redaction": {"coded", "placeholders", "providers"}, "douane.rehydrate": {"providers"},
+    "douane.redaction": {"coded", "placeholders", "providers"}, "douane.rehydrate": {"forms", "providers"},
+    "douane.forms": set(),
     "douane.restore": {"call", "errors", "providers", "rehydrate"}, "douane.remember": {"call", "providers", "restore"},
     **dict.fromkeys(under("douane.histories"), frozenset({"histories", "errors", "placeholders", "secrets"})),
     **dict.fromkeys(under("douane.objects"), frozenset(

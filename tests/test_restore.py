@@ -9,6 +9,8 @@ from typing import Any
 
 import brotli  # type: ignore[import-untyped]
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from douane.answer import AnswerPipe
 from douane.placeholders import LOOKS_LIKE, DataKey, Minter
@@ -212,12 +214,15 @@ def test_recorded_streams_byte_by_byte_and_compressed() -> None:
 
 
 def test_recorded_streams_without_a_placeholder_keep_their_bytes() -> None:
+    seen = 0
     for body in streams():
         got = through([body[at:at + 1000] for at in range(0, len(body), 1000)], b"text/event-stream")
         assert texts(got) == texts(body)
-        ends = [holder[member][-1:] for block in blocks(body) for _, holder, member in slots(data_of(block))]
-        if not {"<", "\\"} & set(ends) and b"u003" not in body:  # of these what ends in one waits for the next
+        pieces = [holder[member] for block in blocks(body) for _, holder, member in slots(data_of(block))]
+        if all(restorer().tail(piece) == len(piece) for piece in pieces):  # what may begin one waits for the next piece
             assert got == body
+            seen += 1
+    assert seen > 20
 
 
 def test_recorded_json_answers() -> None:
@@ -325,8 +330,95 @@ def test_json_that_was_asked_for_stays_json() -> None:
 # -- what must not be restored -----------------------------------------------------------------------------------------
 
 
+BARE = PLACEHOLDERS[0][1:-1]
+FORMS = {
+    "lower case": PLACEHOLDERS[0].lower(), "upper case": PLACEHOLDERS[0].upper(), "title": BARE.title(), "bare": BARE,
+    "no end": PLACEHOLDERS[0][:-1], "html": f"&lt;{BARE}&gt;", "html by number": f"&#60;{BARE}&#62;",
+    "html in hex": f"&#x3c;{BARE}&#x3E;",
+    "markdown": "\\" + PLACEHOLDERS[0].replace("_", "\\_").replace(">", "\\>"), "escaped": BARE.replace("_", "\\_"),
+    "json": f"\\u003c{BARE}\\u003E",
+}
+AROUND = ("{}", "**{}**", "`{}`", "_{}_", "__{}__", "{}'s", "({})", "to:{}.", "邮箱是{}。", '"{}"', "x {}\n{} y",
+          "<b>{}</b>", "a-{}-b", "{}, {}")
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("around", AROUND)
+def test_whatever_form_it_comes_in_it_is_restored(name: str, around: str) -> None:
+    text = around.format(*[FORMS[name]] * 2)
+    wanted = around.format(*[VALUES[0]] * 2)
+    assert restorer().restore(text) == wanted
+    assert piecewise(text) == wanted
+
+
+def piecewise(text: str, *, json: bool = False) -> str:
+    pieces = Piecewise(restorer(), json=json)
+    return "".join([*(pieces.feed(char) for char in text), pieces.feed("", last=True)])
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_in_arguments_too(name: str) -> None:
+    form = FORMS[name] if name == "json" else json.dumps(FORMS[name])[1:-1]
+    text = f'{{"a": "x {form}\\n{form}", "b": ["{form}"]}}'
+    value = json.dumps(VALUES[0])[1:-1]
+    wanted = f'{{"a": "x {value}\\n{value}", "b": ["{value}"]}}'
+    assert restorer().restore(text, json=True) == piecewise(text, json=True) == wanted
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_in_streams_and_documents_too(name: str) -> None:
+    text = f"dear {FORMS[name]}, hi"
+    for cut in range(1, len(text)):
+        got = through([stream(*anthropic_text(text[:cut], text[cut:]))], b"text/event-stream")
+        assert texts(got) == {("text", 0): f"dear {VALUES[0]}, hi"}
+    answer = {"choices": [{"index": 0, "message": {"content": text}}]}
+    got = json.loads(through([json.dumps(answer).encode()], b"application/json"))
+    assert got["choices"][0]["message"]["content"] == f"dear {VALUES[0]}, hi"
+
+
 @pytest.mark.parametrize("text", [
-    "<EMAIL_ADDRESS_aaaaaaaa>", PLACEHOLDERS[0].replace("EMAIL_ADDRESS", "PERSON"), PLACEHOLDERS[0].upper(),
+    f"x{BARE}", f"{BARE}x", f"{BARE}2", f"MY_{BARE}", f"{BARE}_2", f"{BARE}__x", BARE[:-1], BARE.replace("_", "-"),
+    BARE.replace("_", " "),
+    BARE.replace("EMAIL", "E\\MAIL"), f"9{BARE}", f"EMAIL_{BARE}", f"&amp;lt;x{BARE}", BARE.replace("_", "__")])
+def test_another_word_stays(text: str) -> None:
+    assert restorer().restore(text) == piecewise(text) == text
+
+
+FRAGMENTS = st.sampled_from([
+    *FORMS.values(), BARE[:9], BARE[9:], PLACEHOLDERS[2], PLACEHOLDERS[2][1:-1], "<", ">", "\\", "&lt;", "&", "_", "__",
+    "u003c", "\\u003c", "\\n", " ", "x", "\u90ae", "https://evil.example/", "EMAIL", "e", '"', "*"])
+
+
+@given(st.lists(FRAGMENTS, max_size=8), st.booleans(), st.randoms(use_true_random=False))
+@settings(max_examples=100 * CUTS, deadline=None)
+def test_however_a_text_is_cut_the_same_comes_out(fragments: list[str], json: bool, chance: random.Random) -> None:
+    text = "".join(fragments)
+    whole = restorer().restore(text, json=json)
+    assert piecewise(text, json=json) == whole
+    ends = sorted(chance.randrange(len(text) + 1) for _ in range(4))
+    pieces = Piecewise(restorer(), json=json)
+    cut = [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
+    assert "".join([*map(pieces.feed, cut), pieces.feed("", last=True)]) == whole
+
+
+@given(st.lists(FRAGMENTS, max_size=6), st.lists(st.sampled_from(["word", " a", "1.", "é", ";"]), max_size=3))
+@settings(max_examples=200, deadline=None)
+def test_what_an_event_may_hold_is_seen_at_a_glance(fragments: list[str], more: list[str]) -> None:
+    """The look at an event's bytes says yes wherever the text in it is changed, or waits."""
+    text = "".join([*fragments, *more])
+    one = restorer()
+    if one.restore(text) != text or one.tail(text) != len(text):
+        for ascii_only in (True, False):
+            assert one.may_concern(json.dumps({"delta": text, "n": 1}, ensure_ascii=ascii_only).encode())
+
+
+@pytest.mark.parametrize("text", ["Hello", " word", "mail", "The emails", "a.", "AT", "xe", "MY_EM", "{}", "12", "Zoë"])
+def test_other_text_does_not_wait(text: str) -> None:
+    assert restorer().tail(text) == len(text)
+
+
+@pytest.mark.parametrize("text", [
+    "<EMAIL_ADDRESS_aaaaaaaa>", PLACEHOLDERS[0].replace("EMAIL_ADDRESS", "PERSON"),
     PLACEHOLDERS[0][:-2] + ">", "<EMAIL_ADDRESS_1>", "\\\\" + PLACEHOLDERS[0].replace("<", "\\u003c")[0:0] + "<_>"])
 def test_a_forged_placeholder_stays(text: str) -> None:
     assert restorer().restore(text) == text
@@ -350,7 +442,8 @@ FOREIGN = [
 ]
 
 
-@pytest.mark.parametrize("text", FOREIGN)
+@pytest.mark.parametrize("text", [*FOREIGN, *(one.replace(P, form) for one in FOREIGN for form in (BARE, f"&lt;{BARE}&gt;")),
+                                  "<https://evil.example/?a=\\<X_aaaaaaaa\\>&b=" + P + ">"])
 def test_no_value_goes_into_a_url_of_another_host(text: str) -> None:
     assert restorer("good.example").restore(text) == text
     pieces = Piecewise(restorer("good.example"), json=False)
