@@ -6,6 +6,7 @@ import re
 import textwrap
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from douane.demo.provider import LocalProvider
+from douane.demo.answers import default_script
+from douane.demo.provider import Answer, LocalProvider, Seen
 from douane.detect import DEFAULT_ENTITIES, ENTITIES, ScanFailedError, Scanner, Span, Wanted
 from douane.detect.custom import Custom, parse_pattern, plain_for_prefilter
 from douane.detect.pool import pool
@@ -27,7 +29,7 @@ from douane.redaction import read_text
 from douane.redactrules import AllowList, Recognizer, Rule
 from douane.verdict import ALLOW, Allow, Deny, Rewrite
 from tests import house
-from tests.gateway import Gateway, policy
+from tests.gateway import Gateway, answering, policy
 from tests.test_redact import KEY, MAIL, Plain, ask, redact, rewritten, user, wire_of
 
 HEAD = 'version: 1\nprincipals: [{name: local, cidr: 127.0.0.1}]\nchain:\n  - authenticate: {}\n  - redact:\n'
@@ -318,6 +320,22 @@ def test_an_sdk_under_such_rules(gateway: Gateway, provider: LocalProvider) -> N
         assert len(provider.seen) == seen
     outcome = gateway.outcome(refused.value.response.headers["x-douane-id"])
     assert {one["type"] for one in outcome["findings"]} == {"CREDIT_CARD", "EMAIL_ADDRESS"}
+
+
+@pytest.mark.usefixtures("governed")
+def test_an_sdk_gets_back_what_a_model_wrote_in_another_form(provider: LocalProvider) -> None:
+    def altered(seen: Seen) -> Answer:
+        body = re.sub(rb"<([A-Z_0-9]+_[a-z2-7]{8})>",
+                      lambda one: b"**" + one[1].lower() + b"** or &lt;" + one[1] + b"&gt;", seen.body)
+        return default_script()(replace(seen, body=body))
+
+    with answering(provider, altered), openai.OpenAI(max_retries=0) as client:
+        messages: Any = [{"role": "user", "content": f"I am {MAIL}, E-123456."}]
+        wanted = f"You said: I am **{MAIL}** or {MAIL}, **E-123456** or E-123456."
+        create: Any = client.chat.completions.create
+        assert create(model="gpt-4o-mini", messages=messages).choices[0].message.content == wanted
+        events = create(model="gpt-4o-mini", messages=messages, stream=True)
+        assert "".join(one.choices[0].delta.content or "" for one in events if one.choices) == wanted
 
 
 def test_a_recognizer_is_the_custom_of_its_name() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from douane.answer import AnswerPipe
 from douane.placeholders import LOOKS_LIKE, DataKey, Minter
 from douane.providers.framing import framing_of
+from douane.providers.table import builtin
 from douane.rehydrate import Piecewise, Restorer, hosts_in
 from douane.restore import RestoreFilter
 from tests import wire as recorded
@@ -325,6 +326,87 @@ def test_json_that_was_asked_for_stays_json() -> None:
     assert json.loads(got["choices"][0]["message"]["content"]) == {"name": VALUES[1]}
     pieces = anthropic_text('{"na', 'me": "<PER', PLACEHOLDERS[1][4:] + '"}')
     assert json.loads(texts(through([stream(*pieces)], b"text/event-stream", json_text=True))["text", 0]) == {"name": VALUES[1]}
+
+
+# -- each wire format, in thousands of cuts ---------------------------------------------------------------------------
+
+
+def chat_stream(pieces: list[str]) -> bytes:
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    return stream(*({"choices": [{"index": 0, "delta": {"content": one}}]} for one in pieces), end, b"[DONE]")
+
+
+def messages_stream(pieces: list[str]) -> bytes:
+    return stream(*anthropic_text(*pieces), {"type": "content_block_stop", "index": 0})
+
+
+def responses_stream(pieces: list[str]) -> bytes:
+    at = {"output_index": 0, "content_index": 0, "item_id": "m"}
+    return stream(*({"type": "response.output_text.delta", **at, "delta": one} for one in pieces),
+                  {"type": "response.output_text.done", **at, "text": "".join(pieces)})
+
+
+def gemini_stream(pieces: list[str]) -> bytes:
+    return stream(*({"candidates": [{"index": 0, "content": {"role": "model", "parts": [{"text": one}]}}]} for one in pieces))
+
+
+def ollama_stream(pieces: list[str]) -> bytes:
+    lines: list[Any] = [{"model": "m", "message": {"role": "assistant", "content": one}, "done": False} for one in pieces]
+    return b"".join(json.dumps(one).encode() + b"\n" for one in [*lines, {"model": "m", "done": True, "done_reason": "stop"}])
+
+
+def wire_of(provider: str, operation: str) -> Any:
+    return next(row.wire for row in builtin()[provider].operations if row.name == operation and row.wire)
+
+
+OLLAMA = builtin()["ollama"].operation("POST", "/api/chat")
+
+
+FORMATS: dict[str, tuple[Any, Any, bytes, str]] = {
+    "chat": (wire_of("openai", "chat"), chat_stream, b"text/event-stream", "content"),
+    "messages": (wire_of("anthropic", "messages"), messages_stream, b"text/event-stream", "text"),
+    "responses": (wire_of("openai", "responses"), responses_stream, b"text/event-stream", "delta"),
+    "gemini": (wire_of("google", "generate_content"), gemini_stream, b"text/event-stream", "text"),
+    "ollama": (OLLAMA.wire if OLLAMA else None, ollama_stream, b"application/x-ndjson", "content"),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_format_in_thousands_of_cuts(name: str) -> None:
+    """20,000 in the long run; each stream's text with a placeholder in every form, split anew over its events."""
+    spoken, write, kind, member = FORMATS[name]
+    chance = random.Random(name)
+    for _ in range(4):
+        text = " ".join(chance.sample([*FORMS.values(), *PLACEHOLDERS, "<EMAIL", "mail & more", "C:\\new", "e"], 9))
+        wanted = restorer().restore(text)
+        assert VALUES[0] in wanted
+        ends = sorted(chance.randrange(len(text) + 1) for _ in range(30))
+        body = write([text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True)])
+
+        def cut(pieces: list[bytes]) -> bytes:
+            one = RestoreFilter(restorer(), deltas=spoken.deltas, array=spoken.array)
+            one.headers(((b"content-type", kind),))
+            return b"".join([*map(one.feed, pieces), one.close()])
+
+        whole = cut([body])
+        documents = [json.loads(line.removeprefix(b"data: ")) for line in whole.splitlines() if line[-1:] == b"}"]
+        said = "".join(found for one in documents if "done" not in str(one.get("type")) for found in members(one, member))
+        assert said == wanted
+        for _ in range(5 * CUTS):
+            marks = sorted(chance.randrange(len(body) + 1) for _ in range(chance.randrange(1, 20)))
+            assert cut([body[start:end] for start, end in zip([0, *marks], [*marks, len(body)], strict=True)]) == whole
+
+
+def members(value: Any, name: str) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key == name and isinstance(item, str):
+                yield item
+            else:
+                yield from members(item, name)
+    elif isinstance(value, list):
+        for item in value:
+            yield from members(item, name)
 
 
 # -- what must not be restored -----------------------------------------------------------------------------------------

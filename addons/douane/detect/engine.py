@@ -4,12 +4,13 @@ Law: nothing skipped, nothing fetched. A recognizer that runs out of time raises
 brought along. Context words are not looked at: presidio's enhancer costs the square of a text's length."""
 
 import logging
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import regex  # type: ignore[import-untyped]
 import tldextract.tldextract as suffixes
-from presidio_analyzer import EntityRecognizer, PatternRecognizer, predefined_recognizers
+from presidio_analyzer import EntityRecognizer, PatternRecognizer, RecognizerResult, predefined_recognizers
 
 from douane.detect.disguise import undisguised
 from douane.detect.own import Own
@@ -47,6 +48,8 @@ _SOUGHT = {"EMAIL_ADDRESS": "@", "URL": "://", "PHONE_NUMBER": ENDS}
 """What the prefilter looks for in place of a recognizer's own patterns."""
 _WHOLE = frozenset({"URL", "IN_PAN"})
 """Whose patterns look far ahead."""
+_MOST = {"EMAIL_ADDRESS": 320}
+"""Characters without a blank that one may have, on either side of what was looked for: its pattern takes the square of them."""
 _NO_TOKENS: Any = None
 """No recognizer here reads tokens of a language model."""
 _AROUND = 80
@@ -83,8 +86,27 @@ class _NoSkip(logging.Handler):
             raise ScanFailedError("a pattern ran out of time")
 
 
+def without_doubles(results: list[RecognizerResult]) -> list[RecognizerResult]:
+    """What presidio's own gives, which compares each result with each: those within none of their type that is surer (or as
+    sure, and longer)."""
+    kept: list[RecognizerResult] = []
+    surer: dict[str, dict[float, tuple[list[int], list[int]]]] = {}
+    """By type and score: starts, ascending, and how far what begins up to there reaches."""
+    for one in sorted(set(results), key=lambda one: (-one.score, one.start, one.start - one.end)):
+        above = surer.setdefault(one.entity_type, {})
+        if not one.score or any((at := bisect_right(starts, one.start)) and reach[at - 1] >= one.end
+                                for starts, reach in above.values()):
+            continue
+        kept.append(one)
+        starts, reach = above.setdefault(one.score, ([], []))
+        starts.append(one.start)
+        reach.append(max(one.end, reach[-1] if reach else 0))
+    return kept
+
+
 def prepare() -> None:
     """Once in a process, before the first :class:`Engine`. Presidio's log is cut off: its messages name what was found."""
+    EntityRecognizer.remove_duplicates = staticmethod(without_doubles)  # type: ignore[method-assign]
     suffixes.TLD_EXTRACTOR = suffixes.TLDExtract(suffix_list_urls=(), cache_dir=None)
     log = logging.getLogger("presidio-analyzer")
     log.handlers, log.propagate = [_NoSkip()], False
@@ -179,7 +201,7 @@ class Engine:
     def _by_pattern(self, text: str, ends: Mapping[int, list[int]] | None) -> Iterator[Span]:
         for (name, recognizer, whole), spans in self._likely(text, ends):
             threshold = self._wanted.threshold_of(name)
-            dark = shadow(text, [(0, len(text))] if whole else spans)
+            dark = shadow(text, [(0, len(text))] if whole else spans, _MOST.get(name))
             found = {(one.start, one.end, one.score) for one in recognizer.analyze(dark.text, [name], _NO_TOKENS)
                      if one.score >= threshold}
             for at, end, score in found:
