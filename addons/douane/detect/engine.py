@@ -90,6 +90,8 @@ def without_doubles(results: list[RecognizerResult]) -> list[RecognizerResult]:
     """What presidio's own gives, which compares each result with each: those within none of their type that is surer (or as
     sure, and longer)."""
     kept: list[RecognizerResult] = []
+    if len(results) < 2:
+        return [one for one in results if one.score]
     surer: dict[str, dict[float, tuple[list[int], list[int]]]] = {}
     """By type and score: starts, ascending, and how far what begins up to there reaches."""
     for one in sorted(set(results), key=lambda one: (-one.score, one.start, one.start - one.end)):
@@ -158,6 +160,7 @@ class Engine:
         self._detectors = [_Detector(name, made, name in _WHOLE) for name in wanted.entities if ENTITIES[name]
                            if not isinstance(made := _recognizer(name, wanted), PatternRecognizer)
                            or _with_patterns(made).patterns]
+        self._thresholds = {name: wanted.threshold_of(name) for name in wanted.entities}
         self._own = [Own(one) for one in wanted.custom]
         sought = {at: one.sought() for at, one in enumerate(self._detectors)}
         for at, own in enumerate(self._own, len(self._detectors)):
@@ -200,7 +203,7 @@ class Engine:
 
     def _by_pattern(self, text: str, ends: Mapping[int, list[int]] | None) -> Iterator[Span]:
         for (name, recognizer, whole), spans in self._likely(text, ends):
-            threshold = self._wanted.threshold_of(name)
+            threshold = self._thresholds[name]
             dark = shadow(text, [(0, len(text))] if whole else spans, _MOST.get(name))
             found = {(one.start, one.end, one.score) for one in recognizer.analyze(dark.text, [name], _NO_TOKENS)
                      if one.score >= threshold}
