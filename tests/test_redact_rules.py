@@ -223,6 +223,7 @@ def found(custom: Custom, *texts: str, **more: Any) -> list[list[str]]:
 
 def test_a_pattern_and_a_list_of_words() -> None:
     assert found(Custom("ID", r"E-\d{6}"), "badge E-123456.", "e-123456", "née E-654321") == [["E-123456"], [], ["E-654321"]]
+    assert found(Custom("ID", r"[^a-z]X\d"), "éX1", "eX1") == [["éX1"], []]
     words = Custom("PROJECT", words=("apollo", "Gemini II"))
     assert found(words, "The APOLLO, apollon and gemini ii", "nothing", "über Apollo") == [
         ["APOLLO", "gemini ii"], [], ["Apollo"]]
@@ -242,7 +243,7 @@ def test_a_validator_decides(validator: Any, right: str, not_right: str) -> None
 
 
 def test_a_pattern_that_does_not_end_is_a_failed_scan() -> None:
-    with pytest.raises(ScanFailedError, match="out of time"):
+    with pytest.raises(ScanFailedError, match="a pattern ran out of time"):
         found(Custom("X", r"\p{L}*\p{L}*\p{L}*\p{L}*\d"), "a" * 5000)
 
 
@@ -362,15 +363,18 @@ def coded(text: str, coding: str = "utf-8") -> str:
     lambda text: "\n".join(textwrap.wrap(coded(text * 3), 76)), lambda text: "/files/" + coded(text) + "/x",
     lambda text: "data:text/plain;base64," + coded(text)])
 def test_text_in_base64_is_read_and_written_again(write: Callable[[str], str]) -> None:
-    said = f"ÿ>> I am {MAIL}, 123"
-    (got,), originals = sent(f"see {write(said)} there")
-    assert list(originals.values()) == [MAIL]
-    (placeholder,) = originals
-    assert got.startswith("see ")
-    assert got.endswith(" there")
-    assert placeholder in got or write(said.replace(MAIL, placeholder)).replace("\n", "") in got
-    assert coded(MAIL)[4:16] not in got
-    assert json.loads(rewritten(ask(user(json.dumps({"a": "\n" + coded(said)})))).call.document["messages"][0]["content"])
+    for more in ("", "!", "!!"):  # with each padding
+        said = f"ÿ>> I am {MAIL}, 123{more}"
+        (got,), originals = sent(f"see {write(said)} there")
+        assert list(originals.values()) == [MAIL]
+        (placeholder,) = originals
+        wanted = f"see {write(said.replace(MAIL, placeholder))} there".replace("\n", "")
+        if len(write(said)) % 4 == 0:  # nobody can tell whether such a one is padded
+            got, wanted = got.replace("=", ""), wanted.replace("=", "")
+        assert got == wanted
+        assert coded(MAIL)[4:16] not in got
+        inside = ask(user(json.dumps({"a": "\n" + coded(said)})))
+        assert json.loads(rewritten(inside).call.document["messages"][0]["content"])
 
 
 @pytest.mark.parametrize("text", [
@@ -403,6 +407,8 @@ def test_a_value_split_over_parts_goes_as_a_whole() -> None:
     assert sorted(originals.values()) == [CARD, MAIL]
     mail, card = sorted(originals, key=originals.__getitem__, reverse=True)
     assert got == [f"I am {mail}", f", card {card}", "", ". Bye", f"{mail}!"]
+    (_, far, _), _ = sent("word " * 60, "word " * 60 + "ann.lee@", "example.com")
+    assert LOOKS_LIKE.fullmatch(far.removeprefix("word " * 60))
     masked, _ = sent("x ann.lee@", "example.com y", rules=redact("mask", restore=False))
     assert masked == ["x " + "*" * len(MAIL), " y"]
 
