@@ -4,6 +4,7 @@ Law: what stock presidio finds for these regions is found, but for numbers of le
 phonenumbers takes 50 µs to say that a candidate is none of a region's, so it is only asked where a cheap look has not said so
 already: digits that fit no pattern of the region's numbers, whatever is taken from their beginning, are none of them."""
 
+import unicodedata
 from collections.abc import Iterator
 from itertools import zip_longest
 
@@ -67,6 +68,8 @@ class _Region:
         self._abroad = regex.compile(_rules(name).international_prefix)
 
     def may_have(self, candidate: str) -> bool:
+        if not candidate.isascii():  # phonenumbers reads any digit as that digit
+            candidate = "".join(str(unicodedata.decimal(sign, sign)) for sign in candidate)
         if _PLAIN.fullmatch(candidate) is None:
             return True
         digits = candidate.translate(_NO_DIGITS)
