@@ -107,10 +107,14 @@ ALLOWED: dict[str, frozenset[str] | set[str]] = {
     **dict.fromkeys(under("douane.providers"), frozenset({"providers", "call", "errors"})),
     **dict.fromkeys(under("douane.policies"), frozenset(
         {"policy", "providers", "call", "verdict", "errors", "secrets", "ledger", "units", "placeholders", "coding",
-         "detect", "echo", "histories", "keyforms", "policies", "redaction", "rehydrate", "remember", "restore", "scopes",
-         "shown", "size", "source", "tiers", "unsearched"})),
+         "detect", "echo", "histories", "keyforms", "policies", "redaction", "redactrules", "rehydrate", "remember", "restore",
+         "scopes", "seams", "shown", "size", "source", "tiers", "unsearched"})),
+    "douane.redactrules": {"detect", "units"},
+    "douane.seams": {"providers", "redaction"},
     "douane.shown": {"providers"}, "douane.unsearched": {"call", "providers", "shown", "verdict"},
-    "douane.placeholders": {"secrets"}, "douane.redaction": {"placeholders", "providers"}, "douane.rehydrate": {"providers"},
+    "douane.placeholders": {"secrets"}, "douane.coded": set(),
+    "douane.redaction": {"coded", "placeholders", "providers"}, "douane.rehydrate": {"forms", "providers"},
+    "douane.forms": set(),
     "douane.restore": {"call", "errors", "providers", "rehydrate"}, "douane.remember": {"call", "providers", "restore"},
     **dict.fromkeys(under("douane.histories"), frozenset({"histories", "errors", "placeholders", "secrets"})),
     **dict.fromkeys(under("douane.objects"), frozenset(

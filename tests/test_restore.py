@@ -9,10 +9,13 @@ from typing import Any
 
 import brotli  # type: ignore[import-untyped]
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from douane.answer import AnswerPipe
 from douane.placeholders import LOOKS_LIKE, DataKey, Minter
 from douane.providers.framing import framing_of
+from douane.providers.table import builtin
 from douane.rehydrate import Piecewise, Restorer, hosts_in
 from douane.restore import RestoreFilter
 from tests import wire as recorded
@@ -212,12 +215,15 @@ def test_recorded_streams_byte_by_byte_and_compressed() -> None:
 
 
 def test_recorded_streams_without_a_placeholder_keep_their_bytes() -> None:
+    seen = 0
     for body in streams():
         got = through([body[at:at + 1000] for at in range(0, len(body), 1000)], b"text/event-stream")
         assert texts(got) == texts(body)
-        ends = [holder[member][-1:] for block in blocks(body) for _, holder, member in slots(data_of(block))]
-        if not {"<", "\\"} & set(ends) and b"u003" not in body:  # of these what ends in one waits for the next
+        pieces = [holder[member] for block in blocks(body) for _, holder, member in slots(data_of(block))]
+        if all(restorer().tail(piece) == len(piece) for piece in pieces):  # what may begin one waits for the next piece
             assert got == body
+            seen += 1
+    assert seen > 20
 
 
 def test_recorded_json_answers() -> None:
@@ -322,11 +328,179 @@ def test_json_that_was_asked_for_stays_json() -> None:
     assert json.loads(texts(through([stream(*pieces)], b"text/event-stream", json_text=True))["text", 0]) == {"name": VALUES[1]}
 
 
+# -- each wire format, in thousands of cuts ---------------------------------------------------------------------------
+
+
+def chat_stream(pieces: list[str]) -> bytes:
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    return stream(*({"choices": [{"index": 0, "delta": {"content": one}}]} for one in pieces), end, b"[DONE]")
+
+
+def messages_stream(pieces: list[str]) -> bytes:
+    return stream(*anthropic_text(*pieces), {"type": "content_block_stop", "index": 0})
+
+
+def responses_stream(pieces: list[str]) -> bytes:
+    at = {"output_index": 0, "content_index": 0, "item_id": "m"}
+    return stream(*({"type": "response.output_text.delta", **at, "delta": one} for one in pieces),
+                  {"type": "response.output_text.done", **at, "text": "".join(pieces)})
+
+
+def gemini_stream(pieces: list[str]) -> bytes:
+    return stream(*({"candidates": [{"index": 0, "content": {"role": "model", "parts": [{"text": one}]}}]} for one in pieces))
+
+
+def ollama_stream(pieces: list[str]) -> bytes:
+    lines: list[Any] = [{"model": "m", "message": {"role": "assistant", "content": one}, "done": False} for one in pieces]
+    return b"".join(json.dumps(one).encode() + b"\n" for one in [*lines, {"model": "m", "done": True, "done_reason": "stop"}])
+
+
+def wire_of(provider: str, operation: str) -> Any:
+    return next(row.wire for row in builtin()[provider].operations if row.name == operation and row.wire)
+
+
+OLLAMA = builtin()["ollama"].operation("POST", "/api/chat")
+
+
+FORMATS: dict[str, tuple[Any, Any, bytes, str]] = {
+    "chat": (wire_of("openai", "chat"), chat_stream, b"text/event-stream", "content"),
+    "messages": (wire_of("anthropic", "messages"), messages_stream, b"text/event-stream", "text"),
+    "responses": (wire_of("openai", "responses"), responses_stream, b"text/event-stream", "delta"),
+    "gemini": (wire_of("google", "generate_content"), gemini_stream, b"text/event-stream", "text"),
+    "ollama": (OLLAMA.wire if OLLAMA else None, ollama_stream, b"application/x-ndjson", "content"),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_format_in_thousands_of_cuts(name: str) -> None:
+    """20,000 in the long run; each stream's text with a placeholder in every form, split anew over its events."""
+    spoken, write, kind, member = FORMATS[name]
+    chance = random.Random(name)
+    for _ in range(4):
+        text = " ".join(chance.sample([*FORMS.values(), *PLACEHOLDERS, "<EMAIL", "mail & more", "C:\\new", "e"], 9))
+        wanted = restorer().restore(text)
+        assert VALUES[0] in wanted
+        ends = sorted(chance.randrange(len(text) + 1) for _ in range(30))
+        body = write([text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True)])
+
+        def cut(pieces: list[bytes]) -> bytes:
+            one = RestoreFilter(restorer(), deltas=spoken.deltas, array=spoken.array)
+            one.headers(((b"content-type", kind),))
+            return b"".join([*map(one.feed, pieces), one.close()])
+
+        whole = cut([body])
+        documents = [json.loads(line.removeprefix(b"data: ")) for line in whole.splitlines() if line[-1:] == b"}"]
+        said = "".join(found for one in documents if "done" not in str(one.get("type")) for found in members(one, member))
+        assert said == wanted
+        for _ in range(5 * CUTS):
+            marks = sorted(chance.randrange(len(body) + 1) for _ in range(chance.randrange(1, 20)))
+            assert cut([body[start:end] for start, end in zip([0, *marks], [*marks, len(body)], strict=True)]) == whole
+
+
+def members(value: Any, name: str) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key == name and isinstance(item, str):
+                yield item
+            else:
+                yield from members(item, name)
+    elif isinstance(value, list):
+        for item in value:
+            yield from members(item, name)
+
+
 # -- what must not be restored -----------------------------------------------------------------------------------------
 
 
+BARE = PLACEHOLDERS[0][1:-1]
+FORMS = {
+    "lower case": PLACEHOLDERS[0].lower(), "upper case": PLACEHOLDERS[0].upper(), "title": BARE.title(), "bare": BARE,
+    "no end": PLACEHOLDERS[0][:-1], "html": f"&lt;{BARE}&gt;", "html by number": f"&#60;{BARE}&#62;",
+    "html in hex": f"&#x3c;{BARE}&#x3E;",
+    "markdown": "\\" + PLACEHOLDERS[0].replace("_", "\\_").replace(">", "\\>"), "escaped": BARE.replace("_", "\\_"),
+    "json": f"\\u003c{BARE}\\u003E",
+}
+AROUND = ("{}", "**{}**", "`{}`", "_{}_", "__{}__", "{}'s", "({})", "to:{}.", "邮箱是{}。", '"{}"', "x {}\n{} y",
+          "<b>{}</b>", "a-{}-b", "{}, {}")
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("around", AROUND)
+def test_whatever_form_it_comes_in_it_is_restored(name: str, around: str) -> None:
+    text = around.format(*[FORMS[name]] * 2)
+    wanted = around.format(*[VALUES[0]] * 2)
+    assert restorer().restore(text) == wanted
+    assert piecewise(text) == wanted
+
+
+def piecewise(text: str, *, json: bool = False) -> str:
+    pieces = Piecewise(restorer(), json=json)
+    return "".join([*(pieces.feed(char) for char in text), pieces.feed("", last=True)])
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_in_arguments_too(name: str) -> None:
+    form = FORMS[name] if name == "json" else json.dumps(FORMS[name])[1:-1]
+    text = f'{{"a": "x {form}\\n{form}", "b": ["{form}"]}}'
+    value = json.dumps(VALUES[0])[1:-1]
+    wanted = f'{{"a": "x {value}\\n{value}", "b": ["{value}"]}}'
+    assert restorer().restore(text, json=True) == piecewise(text, json=True) == wanted
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_in_streams_and_documents_too(name: str) -> None:
+    text = f"dear {FORMS[name]}, hi"
+    for cut in range(1, len(text)):
+        got = through([stream(*anthropic_text(text[:cut], text[cut:]))], b"text/event-stream")
+        assert texts(got) == {("text", 0): f"dear {VALUES[0]}, hi"}
+    answer = {"choices": [{"index": 0, "message": {"content": text}}]}
+    got = json.loads(through([json.dumps(answer).encode()], b"application/json"))
+    assert got["choices"][0]["message"]["content"] == f"dear {VALUES[0]}, hi"
+
+
 @pytest.mark.parametrize("text", [
-    "<EMAIL_ADDRESS_aaaaaaaa>", PLACEHOLDERS[0].replace("EMAIL_ADDRESS", "PERSON"), PLACEHOLDERS[0].upper(),
+    f"x{BARE}", f"{BARE}x", f"{BARE}2", f"MY_{BARE}", f"{BARE}_2", f"{BARE}__x", BARE[:-1], BARE.replace("_", "-"),
+    BARE.replace("_", " "),
+    BARE.replace("EMAIL", "E\\MAIL"), f"9{BARE}", f"EMAIL_{BARE}", f"&amp;lt;x{BARE}", BARE.replace("_", "__")])
+def test_another_word_stays(text: str) -> None:
+    assert restorer().restore(text) == piecewise(text) == text
+
+
+FRAGMENTS = st.sampled_from([
+    *FORMS.values(), BARE[:9], BARE[9:], PLACEHOLDERS[2], PLACEHOLDERS[2][1:-1], "<", ">", "\\", "&lt;", "&", "_", "__",
+    "u003c", "\\u003c", "\\n", " ", "x", "\u90ae", "https://evil.example/", "EMAIL", "e", '"', "*"])
+
+
+@given(st.lists(FRAGMENTS, max_size=8), st.booleans(), st.randoms(use_true_random=False))
+@settings(max_examples=100 * CUTS, deadline=None)
+def test_however_a_text_is_cut_the_same_comes_out(fragments: list[str], json: bool, chance: random.Random) -> None:
+    text = "".join(fragments)
+    whole = restorer().restore(text, json=json)
+    assert piecewise(text, json=json) == whole
+    ends = sorted(chance.randrange(len(text) + 1) for _ in range(4))
+    pieces = Piecewise(restorer(), json=json)
+    cut = [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
+    assert "".join([*map(pieces.feed, cut), pieces.feed("", last=True)]) == whole
+
+
+@given(st.lists(FRAGMENTS, max_size=6), st.lists(st.sampled_from(["word", " a", "1.", "é", ";"]), max_size=3))
+@settings(max_examples=200, deadline=None)
+def test_what_an_event_may_hold_is_seen_at_a_glance(fragments: list[str], more: list[str]) -> None:
+    """The look at an event's bytes says yes wherever the text in it is changed, or waits."""
+    text = "".join([*fragments, *more])
+    one = restorer()
+    if one.restore(text) != text or one.tail(text) != len(text):
+        for ascii_only in (True, False):
+            assert one.may_concern(json.dumps({"delta": text, "n": 1}, ensure_ascii=ascii_only).encode())
+
+
+@pytest.mark.parametrize("text", ["Hello", " word", "mail", "The emails", "a.", "AT", "xe", "MY_EM", "{}", "12", "Zoë"])
+def test_other_text_does_not_wait(text: str) -> None:
+    assert restorer().tail(text) == len(text)
+
+
+@pytest.mark.parametrize("text", [
+    "<EMAIL_ADDRESS_aaaaaaaa>", PLACEHOLDERS[0].replace("EMAIL_ADDRESS", "PERSON"),
     PLACEHOLDERS[0][:-2] + ">", "<EMAIL_ADDRESS_1>", "\\\\" + PLACEHOLDERS[0].replace("<", "\\u003c")[0:0] + "<_>"])
 def test_a_forged_placeholder_stays(text: str) -> None:
     assert restorer().restore(text) == text
@@ -350,7 +524,8 @@ FOREIGN = [
 ]
 
 
-@pytest.mark.parametrize("text", FOREIGN)
+@pytest.mark.parametrize("text", [*FOREIGN, *(one.replace(P, form) for one in FOREIGN for form in (BARE, f"&lt;{BARE}&gt;")),
+                                  "<https://evil.example/?a=\\<X_aaaaaaaa\\>&b=" + P + ">"])
 def test_no_value_goes_into_a_url_of_another_host(text: str) -> None:
     assert restorer("good.example").restore(text) == text
     pieces = Piecewise(restorer("good.example"), json=False)

@@ -1,20 +1,22 @@
 """A text and what was found in it → the text as it may leave.
 
 Law: what stands in JSON inside a text (tool-call arguments) is looked for both as written and as meant, and replaced so that
-it stays JSON. What already is a placeholder stays one: a redacted history is redacted to itself.
+it stays JSON; so is text in base64, which stays base64. What already is a placeholder stays one: a redacted history is
+redacted to itself.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import jiter
 
+from douane.coded import Coded, coded_in
 from douane.placeholders import LOOKS_LIKE
 from douane.providers.edit import Place, Token, rewrite, tokens
 
-__all__ = ["Found", "Text", "Written", "read_text"]
+__all__ = ["Found", "Replace", "Text", "Written", "outside", "read_text"]
 
 
 class Found(Protocol):
@@ -27,6 +29,9 @@ class Found(Protocol):
     @property
     def end(self) -> int: ...
 
+
+_DEEPEST = 2
+"""Base64 within base64."""
 
 type Replace = Callable[[str, str], str]
 """Type and value → what goes in their place."""
@@ -42,61 +47,102 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """*scanned* are the texts to be scanned: the text itself, then the strings in it whose JSON has escapes."""
+    """*scanned* are the texts to be scanned: the text itself, then what it holds in another writing."""
 
     text: str
     scanned: tuple[str, ...]
-    inner: tuple[tuple[Token, int], ...] = ()
-    """Of JSON: its scalars, each with the index of its meaning in *scanned*; 0: it reads as written."""
+    inner: tuple[tuple[Token, "Text | None"], ...] = ()
+    """Of JSON: its scalars, each with what it means; None: it reads as written."""
+    coded: tuple[tuple[Coded, "Text"], ...] = ()
+    """Runs of base64, and what they mean."""
 
     def write(self, found: Sequence[Sequence[Found]], replace: Replace) -> Written:
         """*found*: what stands in each of *scanned*."""
         if not any(found):
             return Written(self.text, ())
-        if not self.inner:
-            return _spliced(self.text, _outside(self.text, [(one.type, one.start, one.end) for one in found[0]]), replace)
+        rest = iter(found)
+        whole = [(one.type, one.start, one.end) for one in next(rest)]
+        return self._json(whole, rest, replace) if self.inner else self._plain(whole, rest, replace)
+
+    def _plain(self, whole: list["_Span"], rest: Iterator[Sequence[Found]], replace: Replace) -> Written:
+        edits: list[_Edit] = []
+        types: list[str] = []
+        for run, meaning in self.coded:
+            written = meaning.write([next(rest) for _ in meaning.scanned], replace)
+            if written.types:
+                changed = written.text != meaning.text
+                edits.append((run.start, run.end, run.write(written.text) if changed else self.text[run.start:run.end]))
+                types += written.types
+        runs = list(edits)  # what was found in the letters of one is no finding
+        for kind, start, end in outside(self.text, whole):
+            if not any(start < to and at < end for at, to, _ in runs):
+                edits.append((start, end, replace(kind, self.text[start:end])))
+                types.append(kind)
+        return Written(_spliced(self.text, sorted(edits)), tuple(types))
+
+    def _json(self, spans: list["_Span"], rest: Iterator[Sequence[Found]], replace: Replace) -> Written:
         changes: dict[Place, str] = {}
         types: list[str] = []
-        whole = _outside(self.text, [(one.type, one.start, one.end) for one in found[0]])
+        whole = outside(self.text, spans)
         starts, ends = [at for _, at, _ in whole], [to for _, _, to in whole]
         for token, meaning in self.inner:
             start, end = (token.start + 1, token.end - 1) if token.string else (token.start, token.end)
-            text = self.scanned[meaning] if meaning else self.text[start:end]
-            spans = ([(one.type, one.start, one.end) for one in found[meaning]] if meaning else
-                     [(kind, max(at, start) - start, min(to, end) - start)
-                      for kind, at, to in whole[bisect_right(ends, start):bisect_left(starts, end)]])
-            if spans and not token.string:
-                spans = [(spans[0][0], 0, len(text))]  # a number goes as a whole, and becomes a string
-            if spans:
-                written = _spliced(text, _outside(text, spans), replace)
+            text = self.text[start:end] if meaning is None else meaning.text
+            if meaning is not None:
+                written = meaning.write([next(rest) for _ in meaning.scanned], replace)
+            else:
+                within = [(kind, max(at, start) - start, min(to, end) - start)
+                          for kind, at, to in whole[bisect_right(ends, start):bisect_left(starts, end)]]
+                if within and not token.string:
+                    within = [(within[0][0], 0, len(text))]  # a number goes as a whole, and becomes a string
+                written = Text(text, (text,))._plain(within, rest, replace)
+            types += written.types
+            if written.text != text:
                 changes[token.path, token.key] = written.text
-                types += written.types
         return Written(rewrite(self.text, changes), tuple(types))
 
 
 def read_text(text: str) -> Text:
     """What of *text* must be scanned."""
+    return _read(text, _DEEPEST)
+
+
+def _read(text: str, deep: int) -> Text:
     if text.lstrip()[:1] not in ("{", "["):
-        return Text(text, (text,))
+        return _read_plain(text, deep)
     try:
         jiter.from_json(text.encode(), catch_duplicate_keys=True, cache_mode="none")
     except ValueError:
-        return Text(text, (text,))
-    scanned, inner = [text], []
+        return _read_plain(text, deep)
+    scanned: list[str] = [text]
+    inner: list[tuple[Token, Text | None]] = []
     for token in tokens(text):
         written = text[token.start:token.end]
-        if token.string and "\\" in written:
-            inner.append((token, len(scanned)))
-            scanned.append(str(jiter.from_json(written.encode())))
-        else:
-            inner.append((token, 0))
+        meaning = None
+        if token.string:
+            escaped = "\\" in written
+            meaning = _read_plain(str(jiter.from_json(written.encode())) if escaped else written[1:-1], deep)
+            if not escaped and not meaning.coded:
+                meaning = None
+        if meaning is not None:
+            scanned += meaning.scanned
+        inner.append((token, meaning))
     return Text(text, tuple(scanned), tuple(inner))
 
 
+def _read_plain(text: str, deep: int) -> Text:
+    runs = coded_in(text) if deep else ()
+    if not runs:
+        return Text(text, (text,))
+    coded = tuple((run, _read(run.text, deep - 1)) for run in runs)
+    return Text(text, (text, *(one for _, meaning in coded for one in meaning.scanned)), coded=coded)
+
+
+type _Edit = tuple[int, int, str]
 type _Span = tuple[str, int, int]
 
 
-def _outside(text: str, spans: list[_Span]) -> list[_Span]:
+def outside(text: str, spans: list[_Span]) -> list[_Span]:
     """*spans* but for those within a placeholder."""
     if "<" not in text or not spans:
         return spans
@@ -105,9 +151,11 @@ def _outside(text: str, spans: list[_Span]) -> list[_Span]:
     return [one for one in spans if not (at := bisect_right(starts, one[1])) or one[2] > taken[at - 1][1]]
 
 
-def _spliced(text: str, spans: list[_Span], replace: Replace) -> Written:
+def _spliced(text: str, edits: Sequence[_Edit]) -> str:
+    if not edits:
+        return text
     out, at = [], 0
-    for kind, start, end in spans:
-        out += [text[at:start], replace(kind, text[start:end])]
+    for start, end, new in edits:
+        out += [text[at:start], new]
         at = end
-    return Written("".join([*out, text[at:]]), tuple(kind for kind, _, _ in spans))
+    return "".join([*out, text[at:]])

@@ -1,6 +1,7 @@
 """Placeholders in a text, back into the values they stand for.
 
-Laws: restored is only what this exchange put in. Law 5: a text that comes in pieces is restored as the whole would be;
+Laws: restored is only what this exchange put in, in whatever form it comes back (:mod:`douane.forms`). Law 5: a text that
+comes in pieces is restored as the whole would be;
 held back is a tail only where one of this exchange's placeholders may begin in it. **Nothing is restored into a URL
 whose host nobody who asks has named**: a model that was talked into ``https://evil/?q=<EMAIL_…>`` sends nobody anything.
 """
@@ -9,16 +10,10 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping
 
+from douane.forms import FORM, first_words, forms_in, opening_at, watcher
 from douane.providers.edit import quoted
 
 __all__ = ["Piecewise", "Restorer", "hosts_in"]
-
-_FORM = re.compile(r"(?:<|(\\+)u003[cC])([A-Z][A-Z0-9_]{0,41}_[a-z2-7]{8,48})(?:>|\\u003[eE])")
-"""A placeholder, its angle brackets perhaps in the form that some JSON writers give them."""
-_BEGUN = re.compile(r"(?:<|(?<!\\)\\+u003[cC])([A-Za-z0-9_]{0,96})(\\(?:u(?:00?3?)?)?)?\Z")
-_ESCAPE_BEGUN = re.compile(r"(?<!\\)\\+(?:u(?:00?3?)?)?\Z")
-_WINDOW = 256
-"""Characters of a text's end in which a placeholder may have begun."""
 
 _CONTEXT = 2048
 """Characters before a placeholder in which a URL around it is looked for."""
@@ -30,6 +25,9 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 _END = "\0"
 """Stands for a quote that begins or ends a JSON string."""
 _CLOSING = {'"': '"', "'": "'", "`": "`", "<": ">"}
+_ESCAPED = re.compile(r"\\[>\"'`)(]")
+_BESIDE = 6
+"""Characters before a text that tell whether a word begins in it."""
 _HELD_HOST = re.compile(r"//((?:[a-z0-9-]+\.)*[a-z0-9-]+)|(?<![\w.@-])((?:[a-z0-9-]+\.)+[a-z]{2,})", re.IGNORECASE)
 
 
@@ -41,44 +39,44 @@ def hosts_in(texts: Collection[str]) -> frozenset[str]:
 class Restorer:
     """*originals*: placeholder → value. *hosts* tells, when first asked for, the hosts that a URL may have."""
 
-    __slots__ = ("_bodies", "_hosts", "_known", "_tell_hosts")
+    __slots__ = ("_bodies", "_hosts", "_known", "_tell_hosts", "may_concern", "words")
 
     def __init__(self, originals: Mapping[str, str], hosts: Callable[[], frozenset[str]]) -> None:
-        self._known = {placeholder[1:-1]: value for placeholder, value in originals.items()}
+        self._known = {placeholder[1:-1].lower(): value for placeholder, value in originals.items()}
         self._bodies = sorted(self._known)
         self._tell_hosts = hosts
         self._hosts: frozenset[str] | None = None
+        words = first_words(self._bodies)
+        self.words = tuple(sorted(words))
+        """One of them, in lower case, stands in whatever holds a placeholder."""
+        self.may_concern = watcher(words)
+        """Whether an event's bytes hold one, or a text that may become one."""
 
     def restore(self, text: str, before: str = "", *, json: bool = False) -> str:
         """*text* with the values in place of their placeholders. *before*: what came before it, as it came. *json*: the text
         is JSON, so that values are escaped."""
-        if "<" not in text and "u003" not in text:
+        folded = text.lower()
+        if not any(word in folded for word in self.words):
             return text
-        out, at = [], 0
-        for match in _FORM.finditer(text):
-            slashes, body = match[1], match[2]
-            value = self._known.get(body)
-            if value is None or (slashes and len(slashes) % 2 == 0):
+        beside = before[-_BESIDE:]
+        whole, begin = beside + text, len(beside)
+        out, at = [], begin
+        for form in forms_in(whole, begin):
+            value = self._known.get(form.body)
+            if value is None or (form.escape and len(form.escape) % 2 == 0):
                 continue
-            if self._leads_elsewhere((before + text[:match.start()])[-_CONTEXT:], json=json):
+            if self._leads_elsewhere((before + whole[begin:form.start])[-_CONTEXT:], json=json):
                 continue
-            out += [text[at:match.start()], slashes[1:] if slashes else "", quoted(value)[1:-1] if json or slashes else value]
-            at = match.end()
-        return "".join([*out, text[at:]]) if at else text
+            out += [whole[at:form.start], form.escape[1:] if form.escape else "",
+                    quoted(value)[1:-1] if json or form.escape else value]
+            at = form.end
+        return "".join([*out, whole[at:]]) if out else text
 
     def tail(self, text: str) -> int:
         """Where in *text* a placeholder of ours may have begun that is not whole; its length where none has."""
-        start = max(0, len(text) - _WINDOW)
-        end = text[start:]
-        begun = _BEGUN.search(end)
-        if begun is not None and self._may_become(begun[1], closing=bool(begun[2])):
-            return start + begun.start()
-        escape = _ESCAPE_BEGUN.search(end)
-        return start + escape.start() if escape is not None else len(text)
+        return opening_at(text, self._begins, self._known.__contains__)
 
-    def _may_become(self, body: str, *, closing: bool) -> bool:
-        if closing:
-            return body in self._known
+    def _begins(self, body: str) -> bool:
         at = bisect_left(self._bodies, body)
         return at < len(self._bodies) and self._bodies[at].startswith(body)
 
@@ -115,7 +113,7 @@ def _is_over(opener: str, rest: str) -> bool:
         return True
     if opener == _END:
         return False
-    rest = _FORM.sub("", rest)
+    rest = _ESCAPED.sub("", FORM.sub("", rest))
     if opener == "(":
         depth = 0
         for char in rest:

@@ -25,8 +25,6 @@ ANSWER_LIMIT = 64 * 1024 * 1024
 """Bytes of a JSON answer, which must be whole before its strings can be told."""
 _PASSED = 256 * 1024
 """Bytes of events that are kept unread."""
-_MARKS = ("<", "u003")
-"""What each form of a placeholder holds."""
 
 
 class RestoreFilter:
@@ -37,13 +35,14 @@ class RestoreFilter:
     Raises RefusedError ``too_large``."""
 
     __slots__ = ("_array", "_channels", "_deltas", "_held", "_json_text", "_last", "_lines", "_parts", "_passed", "_rest",
-                 "_restorer", "_size", "_splitter", "_waiting")
+                 "_restorer", "_size", "_splitter", "_waiting", "_words")
 
     rewrites = True
 
     def __init__(self, restorer: Restorer, *, json_text: bool = False, deltas: Deltas = COMMON, array: bool = False,
                  lines: bool = False) -> None:
         self._restorer = restorer
+        self._words = tuple(word.encode() for word in restorer.words)
         self._lines = lines
         self._rest = b""
         """Of *lines*: one that has begun."""
@@ -117,8 +116,7 @@ class RestoreFilter:
 
     def _block(self, block: bytes, splitter: Events) -> bytes:
         """An event. One in which nothing is a placeholder's, nor may become one, leaves unread."""
-        if not self._waiting and len(block) < _PASSED - self._size and b"<" not in block and b"u003" not in block \
-                and b"u005" not in block and b"\\\\" not in block:
+        if not self._waiting and len(block) < _PASSED - self._size and not self._restorer.may_concern(block):
             self._passed.append(block)
             self._size += len(block)
             return block
@@ -155,13 +153,12 @@ class RestoreFilter:
 
     def _besides(self, data: bytes, document: Any, deltas: Sequence[Delta]) -> dict[Place, str]:
         """What changes in the texts that stand whole beside the pieces of a frame."""
-        if b"<" not in data and b"u003" not in data:
+        folded = data.lower().decode()
+        words = self._restorer.words
+        marked = sum(1 for _ in strings_with(folded, words)) if any(word in folded for word in words) else 0
+        if marked <= sum(any(word in delta.text.lower() for word in words) for delta in deltas):
             return {}
-        text = data.decode()
-        marked = sum(1 for _ in strings_with(text, _MARKS))
-        if marked <= sum(any(mark in delta.text for mark in _MARKS) for delta in deltas):
-            return {}
-        return self._strings(text, [*self._deltas.signed(document), *(delta.path for delta in deltas)])
+        return self._strings(data.decode(), [*self._deltas.signed(document), *(delta.path for delta in deltas)])
 
     def _channel(self, delta: Delta) -> Piecewise:
         channel = self._channels.get(delta.channel)
@@ -186,13 +183,14 @@ class RestoreFilter:
 
     def _whole(self, body: bytes) -> bytes:
         """*body* with every string restored; the same object where nothing is or where it is no JSON."""
-        if b"<" not in body and b"u003" not in body:
+        folded = body.lower()  # ASCII letters only: what stands in it stands where it stood
+        if not any(word in folded for word in self._words):
             return body
         document = _parsed(body)
         if document is None:
             return body
         text, signed = body.decode(), self._deltas.signed(document)
-        if not signed and (new := self._at_sight(text)) is not None:
+        if not signed and (new := self._at_sight(text, folded.decode())) is not None:
             return body if new is text else new.encode("utf-8")
         changes = self._strings(text, signed)
         return rewrite(text, changes).encode("utf-8") if changes else body
@@ -210,10 +208,10 @@ class RestoreFilter:
                 changes[token.path, token.key] = new
         return changes
 
-    def _at_sight(self, text: str) -> str | None:
+    def _at_sight(self, text: str, folded: str) -> str | None:
         """*text* with every string restored, without a look at where each stands; None where that must be known."""
         out, at = [], 0
-        for start, end in strings_with(text, _MARKS):
+        for start, end in strings_with(folded, self._restorer.words):
             written = text[start:end]
             old = str(jiter.from_json(written.encode())) if "\\" in written else written[1:-1]
             if _is_json(old):

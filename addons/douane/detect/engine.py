@@ -5,6 +5,7 @@ brought along. Context words are not looked at: presidio's enhancer costs the sq
 
 import ipaddress
 import logging
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -13,8 +14,10 @@ import tldextract.tldextract as suffixes
 from presidio_analyzer import EntityRecognizer, PatternRecognizer, RecognizerResult, predefined_recognizers
 from presidio_analyzer.nlp_engine import NlpArtifacts
 
+from douane.detect.disguise import undisguised
 from douane.detect.names import find_names
 from douane.detect.ner import Reader
+from douane.detect.own import Own
 from douane.detect.phones import ENDS, Phones
 from douane.detect.prefilter import Prefilter
 from douane.detect.shadow import shadow
@@ -47,8 +50,14 @@ _NEEDS = {name: regex.compile(pattern, flags) for name, pattern, flags in (
 recognizer; one that has no line here gets every text."""
 _SOUGHT = {"EMAIL_ADDRESS": "@", "URL": "://", "PHONE_NUMBER": ENDS}
 """What the prefilter looks for in place of a recognizer's own patterns."""
+_WHOLE = frozenset({"URL", "IN_PAN"})
+"""Whose patterns look far ahead."""
+_MOST = {"EMAIL_ADDRESS": 320}
+"""Characters without a blank that one may have, on either side of what was looked for: its pattern takes the square of them."""
 _NO_TOKENS: Any = None
 """No recognizer here reads tokens of a language model."""
+_AROUND = 80
+"""Characters to both sides of what stood there in disguise that are looked at once more."""
 _REACH = 48
 """Characters to both sides of what was looked for: an IBAN with blanks in it has 42. What has no blank in it may be longer."""
 
@@ -115,8 +124,29 @@ class _NoSkip(logging.Handler):
             raise ScanFailedError("a pattern ran out of time")
 
 
+def without_doubles(results: list[RecognizerResult]) -> list[RecognizerResult]:
+    """What presidio's own gives, which compares each result with each: those within none of their type that is surer (or as
+    sure, and longer)."""
+    kept: list[RecognizerResult] = []
+    if len(results) < 2:
+        return [one for one in results if one.score]
+    surer: dict[str, dict[float, tuple[list[int], list[int]]]] = {}
+    """By type and score: starts, ascending, and how far what begins up to there reaches."""
+    for one in sorted(set(results), key=lambda one: (-one.score, one.start, one.start - one.end)):
+        above = surer.setdefault(one.entity_type, {})
+        if not one.score or any((at := bisect_right(starts, one.start)) and reach[at - 1] >= one.end
+                                for starts, reach in above.values()):
+            continue
+        kept.append(one)
+        starts, reach = above.setdefault(one.score, ([], []))
+        starts.append(one.start)
+        reach.append(max(one.end, reach[-1] if reach else 0))
+    return kept
+
+
 def prepare() -> None:
     """Once in a process, before the first :class:`Engine`. Presidio's log is cut off: its messages name what was found."""
+    EntityRecognizer.remove_duplicates = staticmethod(without_doubles)  # type: ignore[method-assign]
     suffixes.TLD_EXTRACTOR = suffixes.TLDExtract(suffix_list_urls=(), cache_dir=None)
     log = logging.getLogger("presidio-analyzer")
     log.handlers, log.propagate = [_NoSkip()], False
@@ -129,9 +159,10 @@ def _with_patterns(recognizer: PatternRecognizer) -> Any:
     return recognizer
 
 
-def _recognizer(name: str, threshold: float) -> EntityRecognizer:
+def _recognizer(name: str, wanted: Wanted) -> EntityRecognizer:
+    threshold = wanted.threshold_of(name)
     if name == "PHONE_NUMBER":
-        return Phones()
+        return Phones(wanted.phone_regions)
     stock = predefined_recognizers.UrlRecognizer
     if name == "URL":
         made: EntityRecognizer = stock(patterns=[pattern for pattern in stock.PATTERNS if "https?://" in pattern.regex])
@@ -163,46 +194,76 @@ class Engine:
     """Finds in one text what is wanted. Raises :class:`ScanFailedError` where a pattern runs out of time."""
 
     def __init__(self, wanted: Wanted) -> None:
-        self._threshold = wanted.threshold
-        self._detectors = [_Detector(name, made, name == "URL") for name in wanted.entities if ENTITIES[name]
-                           if not isinstance(made := _recognizer(name, wanted.threshold), PatternRecognizer)
+        self._wanted = wanted
+        self._detectors = [_Detector(name, made, name in _WHOLE) for name in wanted.entities if ENTITIES[name]
+                           if not isinstance(made := _recognizer(name, wanted), PatternRecognizer)
                            or _with_patterns(made).patterns]
-        self.prefilter = Prefilter.compile({at: one.sought() for at, one in enumerate(self._detectors)}) \
-            if self._detectors else None
+        self._thresholds = {name: wanted.threshold_of(name) for name in wanted.entities}
+        self._own = [Own(one) for one in wanted.custom]
+        sought = {at: one.sought() for at, one in enumerate(self._detectors)}
+        for at, own in enumerate(self._own, len(self._detectors)):
+            if own.sought and Prefilter.can(own.sought):
+                sought[at] = [(pattern, True) for pattern in own.sought]
+        self.sees_all = len(sought) == len(self._detectors) + len(self._own)
+        """Whether the prefilter looks for all that patterns find, in ASCII text."""
+        self.prefilter = Prefilter.compile(sought) if sought else None
         """None: there is no hyperscan, or nothing to look for by pattern."""
+        self._looked_for = sought.keys() if self.prefilter is not None else frozenset[int]()
         self._names = PatternRecognizer("PERSON", deny_list=list(wanted.names)) \
             if wanted.names and "PERSON" in wanted.entities else None
         self._by_rule = wanted.by_rule and "PERSON" in wanted.entities
         self._reader = Reader.of(wanted.model) if wanted.model is not None else None
 
     def scan(self, text: str) -> list[Span]:
-        """In no order; they may overlap."""
-        found = [*self._by_pattern(text), *self._by_name(text)]
-        if self._reader is not None:
-            found += [one for one in self._reader.find(text) if one.score >= self._threshold]
+        """As it is written and as it is meant, in no order; they may overlap."""
+        found = self.as_written(text)
+        plain = undisguised(text)
+        if plain is not None:
+            dark = shadow(plain.text, [(at - _AROUND, at + _AROUND) for at in plain.changed])
+            for one in self.as_written(dark.text):
+                start, end = dark.back(one.start), dark.back(one.end - 1) + 1
+                if end - start == one.end - one.start:  # within one part
+                    found.append(Span(one.type, *plain.back(start, end), one.score))
         return found
+
+    def as_written(self, text: str) -> list[Span]:
+        """What presidio would find, but for what the module says."""
+        ends = self.prefilter.ends(text) if self.prefilter is not None else None
+        found = [*self._by_pattern(text, ends), *self._by_own(text, ends), *self._by_name(text)]
+        if self._reader is not None:
+            found += [one for one in self._reader.find(text) if one.score >= self._wanted.threshold_of(one.type)]
+        return found
+
+    def _by_own(self, text: str, ends: Mapping[int, list[int]] | None) -> Iterator[Span]:
+        for at, own in enumerate(self._own, len(self._detectors)):
+            if ends is None or at in ends or at not in self._looked_for or not text.isascii():
+                yield from own.find(text, self._wanted.threshold_of(own.name))
 
     def _by_name(self, text: str) -> Iterator[Span]:
         if self._names is not None:
             for one in self._names.analyze(text, ["PERSON"]):
                 yield Span("PERSON", one.start, one.end, one.score)
         if self._by_rule:
-            yield from (one for one in find_names(text) if one.score >= self._threshold)
+            least = self._wanted.threshold_of("PERSON")
+            yield from (one for one in find_names(text) if one.score >= least)
 
-    def _by_pattern(self, text: str) -> Iterator[Span]:
-        for (name, recognizer, whole), spans in self._likely(text):
-            dark = shadow(text, [(0, len(text))] if whole else spans)
+    def _by_pattern(self, text: str, ends: Mapping[int, list[int]] | None) -> Iterator[Span]:
+        for (name, recognizer, whole), spans in self._likely(text, ends):
+            threshold = self._thresholds[name]
+            dark = shadow(text, [(0, len(text))] if whole else spans, _MOST.get(name))
             found = {(one.start, one.end, one.score) for one in recognizer.analyze(dark.text, [name], _NO_TOKENS)
-                     if one.score >= self._threshold}
+                     if one.score >= threshold}
             for at, end, score in found:
                 start = dark.back(at)
                 yield Span(name, start, start + end - at, score)
 
-    def _likely(self, text: str) -> Iterator[tuple[_Detector, Iterable[tuple[int, int]]]]:
-        """Who may find something in *text*, and where."""
-        if self.prefilter is not None:
-            for at, each in self.prefilter.ends(text).items():
-                yield self._detectors[at], [(end - _REACH, end + _REACH) for end in each]
+    def _likely(self, text: str, ends: Mapping[int, list[int]] | None
+                ) -> Iterator[tuple[_Detector, Iterable[tuple[int, int]]]]:
+        """Who may find something in *text*, and where. *ends*: what the prefilter says."""
+        if ends is not None:
+            for at, each in ends.items():
+                if at < len(self._detectors):
+                    yield self._detectors[at], [(end - _REACH, end + _REACH) for end in each]
             return
         for detector in self._detectors:
             need = _NEEDS.get(detector.name)

@@ -5,6 +5,7 @@ IPv4 addresses. phonenumbers takes 50 µs to say that a candidate is none of a r
 has not said so already: digits that fit no pattern of the region's numbers, whatever is taken from their beginning, are none of
 them."""
 
+import unicodedata
 from collections.abc import Iterator
 from itertools import zip_longest
 
@@ -14,11 +15,9 @@ from phonenumbers import PhoneMetadata
 from presidio_analyzer import RecognizerResult, predefined_recognizers
 from presidio_analyzer.nlp_engine import NlpArtifacts
 
-__all__ = ["ENDS", "REGIONS", "Phones"]
+from douane.detect.values import PHONE_REGIONS
 
-REGIONS = ("US", "GB", "DE", "FR", "IL", "IN", "BR")
-"""Whose numbers are read as they are written at home; with ``+`` and a country code any is. Presidio's own list (in which two
-are misspelt), without Canada: its numbers are read by the rules of the US."""
+__all__ = ["ENDS", "Phones"]
 
 ENDS = r"\d(?:[-xX/ .()\[\]~]{0,4}\d){6}"
 """What ASCII text that holds a number holds, for the prefilter."""
@@ -71,6 +70,8 @@ class _Region:
         self._abroad = regex.compile(_rules(name).international_prefix)
 
     def may_have(self, candidate: str) -> bool:
+        if not candidate.isascii():  # phonenumbers reads any digit as that digit
+            candidate = "".join(str(unicodedata.decimal(sign, sign)) for sign in candidate)
         if _PLAIN.fullmatch(candidate) is None:
             return True
         digits = candidate.translate(_NO_DIGITS)
@@ -90,9 +91,9 @@ class _Matcher(phonenumbers.PhoneNumberMatcher):
 class Phones(predefined_recognizers.PhoneRecognizer):
     """A region that takes all of a candidate is the last asked."""
 
-    def __init__(self) -> None:
-        super().__init__(supported_regions=REGIONS)
-        self._each = [_Region(name) for name in REGIONS]
+    def __init__(self, regions: tuple[str, ...] = PHONE_REGIONS) -> None:
+        super().__init__(supported_regions=regions)
+        self._each = [_Region(name) for name in regions]
 
     def analyze(self, text: str, entities: list[str], nlp_artifacts: NlpArtifacts | None = None) -> list[RecognizerResult]:
         found: list[RecognizerResult] = []

@@ -21,6 +21,8 @@ except ImportError:  # a platform without a wheel
 
 __all__ = ["SEED", "SEED_SIGNS", "Prefilter"]
 
+_Refused: type[Exception] = RuntimeError if hyperscan is None else hyperscan.error
+
 SEED = re.compile(r"\d+|@|:(?:[:/]|[A-Fa-f]{1,4}:)")
 """A text without it holds nothing that a pattern finds."""
 SEED_SIGNS = b"0123456789@:"
@@ -84,6 +86,15 @@ class Prefilter:
     def __init__(self, database: Any) -> None:
         self._database = database
         self._database.scratch = hyperscan.Scratch(database)
+
+    @staticmethod
+    def can(patterns: Sequence[str]) -> bool:
+        """Whether hyperscan takes all of *patterns*; also where there is none."""
+        try:
+            Prefilter.compile({0: [(pattern, True) for pattern in patterns]})
+        except _Refused:
+            return False
+        return True
 
     @classmethod
     def compile(cls, patterns: Mapping[int, Sequence[tuple[str, bool]]]) -> Self | None:

@@ -6,6 +6,7 @@ look at a short text."""
 import asyncio
 from collections.abc import Sequence
 
+from douane.detect.disguise import may_be_disguised
 from douane.detect.memory import shared
 from douane.detect.namelists import lists
 from douane.detect.names import CAPITALS, find_names
@@ -21,6 +22,9 @@ _ASK_SECONDS = 1.0
 _CALL_SECONDS, _SECONDS_A_MILLION = 2.0, 1.0
 """All questions of one call, from when the first worker has begun: two seconds and one more for a million characters."""
 
+_SIGNS = SEED_SIGNS + b"&"
+"""Some escapes (``&commat;``) have none of the others."""
+
 type _Chunk = tuple[int, int, int]
 """Index of a text, start and end in it."""
 
@@ -29,9 +33,9 @@ _NAMES_HERE = 8192
 """Characters of a text in which names are looked for in this process: 0.5 ms."""
 
 
-def cannot_hold_any(text: str, signs: bytes = SEED_SIGNS) -> bool:
+def cannot_hold_any(text: str, signs: bytes = _SIGNS) -> bool:
     """Whether *text* has none of *signs*, one of which stands in all that is looked for: by its characters alone, a few ns
-    each, and most short texts. Patterns find nothing without one of SEED_SIGNS."""
+    each, and most short texts. Patterns find nothing without one of these."""
     return text.isascii() and len(text.encode().translate(None, signs)) == len(text)
 
 
@@ -49,9 +53,11 @@ class Scanner:
         self._by_rule = wanted.by_rule and person
         self._asks_all = wanted.model is not None or (bool(wanted.names) and person)
         """Only a worker can say of a text that it holds nothing."""
+        self._own = bool(wanted.custom)
+        """What operators look for need not look like anything."""
         self._reading = wanted.model.seconds if wanted.model is not None else 0.0
         """What a model may take beside the patterns."""
-        self._signs = SEED_SIGNS + CAPITALS if self._by_rule else SEED_SIGNS
+        self._signs = _SIGNS + CAPITALS if self._by_rule else _SIGNS
 
     def warm(self) -> None:
         """Start the workers now; they are ready some two seconds later, and when they have loaded a model."""
@@ -74,7 +80,7 @@ class Scanner:
         new: dict[bytes, list[int]] = {}
         memory = self._memory
         for index, text in enumerate(texts):
-            if not self._asks_all and cannot_hold_any(text, self._signs):
+            if not self._asks_all and not self._own and cannot_hold_any(text, self._signs):
                 continue
             key = memory.key(tenant, text)
             known = memory.get(key)
@@ -99,13 +105,16 @@ class Scanner:
             self._memory.put(self._memory.key(tenant, text), ())
 
     def _names(self, text: str) -> tuple[Span, ...]:
-        return resolve(one for one in find_names(text) if one.score >= self._wanted.threshold) if self._by_rule else ()
+        least = self._wanted.threshold_of("PERSON")
+        return resolve(one for one in find_names(text) if one.score >= least) if self._by_rule else ()
 
     def _sees_nothing(self, text: str) -> bool:
         """Whether it can be said here that nothing but names stands in *text*, and which."""
         if len(text) > (min(self._inline_limit, _NAMES_HERE) if self._by_rule else self._inline_limit):
             return False
         prefilter = pool().prefilter(self._wanted)
+        if may_be_disguised(text) or (self._own and (prefilter is None or not text.isascii())):
+            return False
         return SEED.search(text) is None if prefilter is None else not prefilter.sees(text)
 
     async def _scan(self, texts: list[str]) -> list[tuple[Span, ...]]:

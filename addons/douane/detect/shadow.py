@@ -31,18 +31,20 @@ class Shadow:
         return at - self.starts[part] + self.origins[part]
 
 
-def shadow(text: str, spans: Iterable[tuple[int, int]]) -> Shadow:
-    """*spans*, sorted, each widened and joined where they meet. Linear in the length of *text* and the number of spans."""
+def shadow(text: str, spans: Iterable[tuple[int, int]], most: int | None = None) -> Shadow:
+    """*spans*, sorted, each widened and joined where they meet. Linear in the length of *text* and the number of spans. *most*:
+    characters by which one is widened to either side, though there be no blank."""
     parts: list[tuple[int, int]] = []
     floor = 0
     for low, high in spans:
         if high <= floor and parts:
             continue
-        start = _start(text, floor, low)
+        start = _start(text, floor if most is None else max(floor, low - most), low)
         if parts and start <= floor:
             start = parts.pop()[0]
-        found = _BREAK.search(text, high)
-        floor = found.start() if found is not None else len(text)
+        stop = len(text) if most is None else min(len(text), high + most)
+        found = _BREAK.search(text, high, stop) if high < stop else None
+        floor = found.start() if found is not None else max(stop, min(high, len(text)))
         parts.append((start, floor))
     starts, at = [], 0
     for start, end in parts:

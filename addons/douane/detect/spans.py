@@ -4,7 +4,7 @@ Law: what a whole text would give, its chunks give, for everything up to ``OVERL
 
 from collections.abc import Iterable, Sequence
 
-from douane.detect.values import PRIORITY, Span
+from douane.detect.values import Span, priority
 
 __all__ = ["CHUNK", "EDGE", "OVERLAP", "cut", "join", "resolve"]
 
@@ -18,7 +18,7 @@ EDGE = 64
 def resolve(spans: Iterable[Span]) -> tuple[Span, ...]:
     """Of spans that overlap, the one whose type comes first in ``ENTITIES`` stays, of one type the longest, then the surest.
     What stays is sorted and overlaps nowhere."""
-    ordered = sorted(spans, key=lambda span: (PRIORITY[span.type], span.start - span.end, -span.score, span.start))
+    ordered = sorted(spans, key=lambda span: (priority(span.type), span.start - span.end, -span.score, span.start))
     if len(ordered) < 2:
         return tuple(ordered)
     taken = bytearray(max(span.end for span in ordered))

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 from douane.background import give_way
-from douane.detect.values import Model, ScanFailedError, Wanted
+from douane.detect.values import ScanFailedError, Wanted
 
 __all__ = ["LENGTH", "main", "stay_home"]
 
@@ -77,11 +77,6 @@ def stay_home() -> None:
     sys.addaudithook(_forbid)
 
 
-def _wanted(entities: list[str], threshold: float, names: list[str], model: dict[str, Any] | None, *, by_rule: bool) -> Wanted:
-    made = None if model is None else Model(**{**model, "entities": tuple(model["entities"])})
-    return Wanted(tuple(entities), threshold, tuple(names), by_rule, made)
-
-
 def _serve(fd: int) -> None:
     from douane.detect.engine import Engine, prepare
 
@@ -96,12 +91,12 @@ def _serve(fd: int) -> None:
         try:
             with _within(asked["seconds"]):
                 if asked["wanted"] is not None:
-                    wanted = _wanted(**asked["wanted"])
+                    wanted = Wanted.read(asked["wanted"])
                     if wanted != common:
                         engines[asked["id"]] = Engine(wanted)
                 engine = engines[asked["id"]]
                 said: dict[str, Any] = {}
-                if asked["wanted"] is not None and engine.prefilter is not None:
+                if asked["wanted"] is not None and engine.prefilter is not None and engine.sees_all:
                     said["prefilter"] = base64.b64encode(engine.prefilter.dump()).decode()
                 said["spans"] = [[(one.type, one.start, one.end, one.score) for one in engine.scan(text)]
                                  for text in asked["texts"]]

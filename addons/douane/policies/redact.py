@@ -12,24 +12,28 @@ import hashlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from types import MappingProxyType
+from typing import Annotated, Any
 
 from douane.call import Call, Finding, Outcome
 from douane.coding import coding_of, decode
-from douane.detect import DEFAULT_ENTITIES, Wanted
+from douane.detect import DEFAULT_ENTITIES
 from douane.detect.byrole import BUILTIN, Eyes, eyes
 from douane.detect.models import Ner
+from douane.detect.values import PHONE_REGIONS, Span
 from douane.histories.base import NOTHING, History, Name, Shelf, durable
 from douane.placeholders import DataKey, Minter
 from douane.policy import BodyFilter, Setting, Wires, policy, positions
-from douane.providers.base import Wire
+from douane.providers.base import Position, Wire
 from douane.providers.deltas import COMMON
 from douane.providers.edit import Place
 from douane.providers.kept import conversations, goes_on_from, in_lines, is_kept
-from douane.redaction import Replace, read_text
+from douane.redaction import Replace, Text, Written, read_text
+from douane.redactrules import NOBODY, Action, Allowed, AllowList, Entities, Recognizer, Region, Rules
 from douane.rehydrate import Restorer, hosts_in
 from douane.remember import Remembering
 from douane.restore import RestoreFilter
+from douane.seams import Seams, across, join, seams_in
 from douane.secrets import Originals
 from douane.shown import PLACES, shown
 from douane.units import Spelled, parse_duration
@@ -56,21 +60,32 @@ def parse_remember(text: str) -> int:
 class Redact:
     """Replace personal data in requests; with ``restore``, put it back into the answers.
 
-    ``action`` says by what: a placeholder, as many ``*`` as characters, or a salted sha256. ``remember``: how long what stands
-    for what is kept where the provider keeps the history (OpenAI keeps answers for 30 days)."""
+    ``action`` says by what: a placeholder, as many ``*`` as characters, or a salted sha256; ``deny`` refuses the call,
+    ``observe`` only says so. ``remember``: how long what stands for what is kept where the provider keeps the history (OpenAI
+    keeps answers for 30 days)."""
 
-    entities: tuple[str, ...] = DEFAULT_ENTITIES
+    entities: Entities = DEFAULT_ENTITIES
     restore: bool = True
-    action: Literal["placeholder", "mask", "hash"] = "placeholder"
+    action: Action = "placeholder"
     names: tuple[str, ...] = ()
     ner: str | Ner = BUILTIN
     threshold: float = 0.4
+    allow: tuple[Allowed, ...] = ()
+    recognizers: Mapping[str, Recognizer] = MappingProxyType({})
+    phone_regions: tuple[Region, ...] = PHONE_REGIONS
     remember: Annotated[int, Spelled(parse_remember, "30d, never")] = 30 * 86400
 
+    def __post_init__(self) -> None:
+        self._rules()
+        AllowList.of(self.allow)
+
+    def _rules(self) -> Rules:
+        return Rules.of(self.entities, self.action, self.threshold, self.names, self.recognizers, self.phone_regions)
+
     def bind(self, setting: Setting) -> "_Redact":
-        wanted = Wanted(entities=self.entities, threshold=self.threshold, names=self.names)
-        return _Redact(eyes(wanted, self.ner, setting.folder), setting.wires, setting.data_key, self.action,
-                       self.restore and self.action == "placeholder", setting.shelf, self.remember)
+        rules = self._rules()
+        return _Redact(eyes(rules.wanted, self.ner, setting.folder), setting.wires, setting.data_key, self.action,
+                       self.restore and rules.restores, setting.shelf, self.remember, rules.actions, AllowList.of(self.allow))
 
 
 @dataclass(slots=True)
@@ -87,15 +102,26 @@ class _Open:
 
 
 @dataclass(frozen=True, slots=True)
+class _Written:
+    """The texts of a call as they may leave, and what their placeholders stand for."""
+
+    texts: list[Written]
+    minter: Minter
+
+
+@dataclass(frozen=True, slots=True)
 class _Redact:
     scanner: Eyes
     wires: Wires
     key: DataKey
-    action: Literal["placeholder", "mask", "hash"]
+    action: Action
     restore: bool
     shelf: Shelf = field(default_factory=Shelf)
     remember: int = 0
     """Seconds."""
+    actions: Mapping[str, Action] = MappingProxyType({})
+    """By type, where another is meant than :attr:`action`."""
+    allow: AllowList = NOBODY
     open: dict[str, _Open] = field(default_factory=dict, repr=False)
     """By call id, to ``settle``."""
     told: OrderedDict[tuple[Name, int], None] = field(default_factory=OrderedDict, repr=False)
@@ -132,41 +158,71 @@ class _Redact:
             return Deny("uninspectable", "the request's body cannot be searched for personal data") if call.body else ALLOW
         found = positions(call, wire)
         texts = [read_text(one.text) for one in found]
-        found_in = await self.scanner.scan(call.principal.tenant, [text for one in texts for text in one.scanned],
-                                           [one.role for one, text in zip(found, texts, strict=True) for _ in text.scanned])
-        if not any(found_in):
+        seams = seams_in(found, texts)
+        asked = [*(text for one in texts for text in one.scanned), *(text for one in seams for text in one.texts)]
+        roles = [*(one.role for one, text in zip(found, texts, strict=True) for _ in text.scanned),
+                 *(found[one.parts[0]].role for one in seams for _ in one.texts)]
+        spans = await self.scanner.scan(call.principal.tenant, asked, roles)
+        if not any(spans):
             return ALLOW
-        spans = iter(found_in)
-        minter = Minter(self.key, call.principal.tenant, call.originals)
-        put = self._replacing(minter, call.principal.tenant)
+        return self._judged(call, wire, found, self._written(call, texts, seams, asked, spans))
+
+    def _written(self, call: Call, texts: list[Text], seams: list[Seams], asked: list[str],
+                 spans: list[tuple[Span, ...]]) -> "_Written":
+        """*texts* as they may leave; *spans*: what stands in each of *asked*."""
+        tenant = call.principal.tenant
+        minter = Minter(self.key, tenant, call.originals)
+        put = self._replacing(minter, tenant)
+        rest = iter([self.allow.less(text, each) for text, each in zip(asked, spans, strict=True)])
+        left = [[next(rest) for _ in text.scanned] for text in texts]
+        written = [text.write(each, put) for text, each in zip(texts, left, strict=True)]
+        clean = [one.text for text, one, each in zip(texts, written, left, strict=True) if one.text != text.text and all(
+            self._action(span.type) == "placeholder" for found in each for span in found)]
+        for one in seams:
+            own = [left[at][0] for at in one.parts]
+            split = across(one, own, rest)
+            if split:
+                parts = join(one, [texts[at].text for at in one.parts], own, split, put)
+                for at, part in zip(one.parts, parts, strict=True):
+                    written[at] = part
+        if clean and self.allow is NOBODY:  # the log looks at these next, and a later turn may
+            self.scanner.know(tenant, [text for one in clean for text in read_text(one).scanned])
+        return _Written(written, minter)
+
+    def _judged(self, call: Call, wire: Wire, found: tuple[Position, ...], written: "_Written") -> Verdict:
         changes: dict[Place, str] = {}
         counts: Counter[str] = Counter()
         places: dict[str, dict[str, None]] = {}
-        for position, text in zip(found, texts, strict=True):
-            written = text.write([next(spans) for _ in text.scanned], put)
-            for kind in written.types:
+        for position, one in zip(found, written.texts, strict=True):
+            for kind in one.types:
                 counts[kind] += 1
                 places.setdefault(kind, {})[shown(position.path, key=position.key)] = None
-            if written.text != text.text and not position.sealed:
-                changes[position.path, position.key] = written.text
-                if self.action == "placeholder":  # the log looks at it next, and a later turn may
-                    self.scanner.know(call.principal.tenant, read_text(written.text).scanned)
-        if not counts:
-            return ALLOW
+            if one.text != position.text and not position.sealed:
+                changes[position.path, position.key] = one.text
         findings = tuple(Finding("redact", kind, count, tuple(places[kind])[:PLACES])
                          for kind, count in sorted(counts.items()))
+        refused = next((one for one in findings if self._action(one.type) == "deny"), None)
+        if refused is not None:
+            return Deny("pii_found", f"{refused.type} at {refused.where[0]} may not be sent", findings=findings)
         if not changes:
-            return Allow(findings)
-        originals = minter.originals() if self.restore else call.originals
+            return Allow(findings) if findings else ALLOW
+        originals = written.minter.originals() if self.restore else call.originals
         return Rewrite(_rewritten(call, wire, changes, originals), findings)
 
+    def _action(self, kind: str) -> Action:
+        return self.actions.get(kind, self.action)
+
     def _replacing(self, minter: Minter, tenant: str) -> Replace:
-        if self.action == "placeholder":
-            return minter.placeholder
-        if self.action == "mask":
-            return lambda _, value: "*" * len(value)
-        salt = self.key.digest("salt", tenant)  # without one, anybody could try values until the hash fits
-        return lambda _, value: hashlib.sha256(value.encode("utf-8", "surrogatepass") + salt).hexdigest()
+        def put(kind: str, value: str) -> str:
+            action = self._action(kind)
+            if action == "placeholder":
+                return minter.placeholder(kind, value)
+            if action == "mask":
+                return "*" * len(value)
+            if action == "hash":  # without a salt, anybody could try values until the hash fits
+                return hashlib.sha256(value.encode("utf-8", "surrogatepass") + self.key.digest("salt", tenant)).hexdigest()
+            return value
+        return put
 
     def filter(self, call: Call) -> BodyFilter | None:
         if not self.restore or not call.originals:
