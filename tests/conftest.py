@@ -16,7 +16,7 @@ from tests.gateway import Gateway, policy, running_gateway
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
-    import mitmproxy.addons  # noqa: F401
+    import douane.hosts.internals  # noqa: F401
 
 
 @pytest.fixture(scope="module")

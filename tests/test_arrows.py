@@ -143,7 +143,7 @@ def test_the_third_door_brings_no_server_and_no_proxy() -> None:
     brought = {one for module in reached("douane.middleware") for one in imports(module)}
     assert not brought & {"mitmproxy", "uvicorn", "starlette", "uvloop"}
     assert {module for module in reached("douane.middleware") if module.startswith("douane.hosts.")} == {
-        "douane.hosts.house", "douane.hosts.duties"}
+        "douane.hosts.house", "douane.hosts.duties", "douane.hosts.stores"}
 
 
 @pytest.mark.parametrize("library", ["mitmproxy", "uvicorn", "starlette"])

@@ -5,6 +5,7 @@ import base64
 import contextlib
 import gzip
 import json
+import os
 import re
 import resource
 import shlex
@@ -357,6 +358,7 @@ def passing(tmp_path_factory: pytest.TempPathFactory, provider: LocalProvider) -
 def test_recorded_traffic_passes_byte_for_byte(passing: Gateway, provider: LocalProvider, name: str) -> None:
     records = _http(name)
     assert len(records) > 250
+    records = records[:: 1 if "DOUANE_EXAMPLES" in os.environ else 4]  # all of them in `./run.sh test --full`
     with answering(provider, replay(_as_it_leaves(records), chunk=211)):
         _fetch(passing, name, records)
 

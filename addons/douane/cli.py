@@ -165,6 +165,9 @@ def _serve(parsed: argparse.Namespace, places: Places) -> int:
         from douane.hosts.parent import serve_with
 
         return serve_with(places, workers)
+    import gc
+
+    gc.disable()  # nothing that is imported is garbage; serve() lets it run again when all is there
     from douane.hosts.main import serve
 
     return serve(places)

@@ -2,10 +2,9 @@
 
 import logging
 import os
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,8 @@ from douane.gate import Gate
 from douane.histories.base import Shelf
 from douane.histories.sqlite import SqliteHistories
 from douane.hosts.duties import Duties, recover
+from douane.hosts.stores import open_store
 from douane.ledger.base import Store
-from douane.ledger.sqlite import SqliteLedger
 from douane.loader import Loaded, load, tls_names
 from douane.objects.base import Register
 from douane.objects.store import SqliteObjects
@@ -35,7 +34,6 @@ from douane.places import Places, chain_names, node_name, one_at_a_time, private
 from douane.pricerules import Rules
 from douane.prices import Prices
 from douane.reload import Reloader, Result
-from douane.sections import LedgerRules
 
 __all__ = ["Fittings", "House", "Office", "close_abandoned", "furnish", "open_house", "open_office", "overrides"]
 
@@ -219,27 +217,6 @@ def furnish(fittings: Fittings, loaded: Loaded, data: Path, chains: Sequence[str
         undo.pop_all()
     return Office(loaded, fittings.tokens, prices, audit, ledger, data_key, Scribe(data_key, Scanner(Wanted())), shelf,
                   fittings.register, Courier(ledger, loaded.alerts), histories)
-
-
-def open_store(rules: LedgerRules, data: Path, owner: str) -> Store:
-    """The ledger that the policy files name. *owner*: this process's, of those of this data folder. Raises
-    EnvironmentFailedError."""
-    url = rules.url
-    if url is None:
-        return SqliteLedger(data, owner)
-    from douane.ledger.redis import RedisLedger  # the client, for who needs it
-
-    return RedisLedger(url, f"{owner}@{_instance(data)}")
-
-
-def _instance(data: Path) -> str:
-    """What tells this data folder from all others, for its life."""
-    path = data / "instance"
-    with suppress(FileExistsError):
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(fd, "w") as file:
-            file.write(secrets.token_hex(8))
-    return path.read_text()
 
 
 def open_log(folder: Path, node: str, workers: int) -> AuditLog:

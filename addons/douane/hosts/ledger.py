@@ -6,16 +6,12 @@ others that share the store within a second.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Awaitable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from douane.control import Client
 from douane.errors import ConfigError, EnvironmentFailedError
-from douane.gate import Gate
-from douane.hosts.duties import Duties
-from douane.hosts.house import open_store
+from douane.hosts.stores import open_store
 from douane.ledger.base import Account, Balance, LedgerUnavailableError, Stop, Store
 from douane.ledger.sqlite import read_balances
 from douane.loader import ledger_rules
@@ -23,36 +19,7 @@ from douane.places import Places
 from douane.scopes import parse_scope
 from douane.stops import ALL
 
-__all__ = ["LedgerDesk", "balances", "line", "resume", "stop", "stops"]
-
-
-class LedgerDesk:
-    """What a running gateway's control socket is asked of its ledger."""
-
-    def __init__(self, store: Store, gate: Gate, duties: Duties) -> None:
-        self._store, self._gate, self._duties = store, gate, duties
-
-    @property
-    def operations(self) -> dict[str, Callable[..., Awaitable[dict[str, Any]]]]:
-        return {"stops": self._stops, "stop_calls": self._stop, "resume_calls": self._resume, "balances": self._balances}
-
-    async def _stops(self, request: Mapping[str, Any], undo: object) -> dict[str, Any]:
-        return {"stops": [asdict(one) for one in await self._store.stops()]}
-
-    async def _stop(self, request: Mapping[str, Any], undo: object) -> dict[str, Any]:
-        await self._store.stop(_checked(Stop(str(request["scope"]), str(request["name"]), self._gate.clock(),
-                                             bool(request["running"]))))
-        await self._duties.hear_stops()
-        return {}
-
-    async def _resume(self, request: Mapping[str, Any], undo: object) -> dict[str, Any]:
-        found = await self._store.resume(str(request["scope"]), str(request["name"]))
-        await self._duties.hear_stops()
-        return {"found": found}
-
-    async def _balances(self, request: Mapping[str, Any], undo: object) -> dict[str, Any]:
-        found = await asyncio.to_thread(self._store.balances, self._gate.clock())
-        return {"balances": [asdict(one) for one in found]}
+__all__ = ["balances", "checked", "line", "resume", "stop", "stops"]
 
 
 def balances(places: Places, at: float) -> Sequence[Balance]:
@@ -87,10 +54,10 @@ def stop(places: Places, one: Stop) -> None:
             client.ask("stop_calls", scope=one.scope, name=one.name, running=one.running)
     else:
         with _store(places) as store:
-            _run(store.stop(_checked(one)))
+            _run(store.stop(checked(one)))
 
 
-def _checked(one: Stop) -> Stop:
+def checked(one: Stop) -> Stop:
     """*one*, if it can hold for any call: what stands in the store is looked at with each of them."""
     try:
         if one.scope != ALL:

@@ -38,6 +38,7 @@ async def _serve(places: Places, house: House) -> None:
         raise
     gateway.handle_signals()
     gc.collect()
+    gc.enable()
     gc.freeze()  # what was imported lives for ever; later collections need not walk it
     print(gateway.banner(), file=sys.stderr, flush=True)
     await gateway.stopping.wait()

@@ -12,11 +12,11 @@ from douane.control import ControlServer, Operation
 from douane.errors import ConfigError, DouaneError, EnvironmentFailedError
 from douane.hosts import admin
 from douane.hosts.banner import Addresses, banner
+from douane.hosts.desk import LedgerDesk
 from douane.hosts.doors import DRAIN_SECONDS, Doors
 from douane.hosts.house import House
 from douane.hosts.http import HttpServer, listen
 from douane.hosts.issue import asked, new_token, owner
-from douane.hosts.ledger import LedgerDesk
 from douane.hosts.summary import summary
 from douane.loader import Loaded, tls_names
 from douane.places import Places

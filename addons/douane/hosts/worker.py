@@ -21,12 +21,12 @@ from douane import logs
 from douane.audit import record
 from douane.errors import EnvironmentFailedError
 from douane.hosts.channel import Channel
+from douane.hosts.desk import LedgerDesk
 from douane.hosts.doors import Doors
 from douane.hosts.hand import HELD_BACK
 from douane.hosts.house import Fittings, close_abandoned, furnish, with_authority
 from douane.hosts.http import DRAIN_SECONDS
 from douane.hosts.issue import owner
-from douane.hosts.ledger import LedgerDesk
 from douane.hosts.summary import summary
 from douane.loader import Loaded, tls_names
 from douane.metrics import Metrics
