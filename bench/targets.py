@@ -143,7 +143,7 @@ def douane(yard: Yard) -> Target:
 
 def lean(yard: Yard) -> Target:
     """The same without ``redact`` and ``budget``, and no bodies in the log: what these add is the distance to ``douane``."""
-    return _douane(yard, "lean", ["-m", "douane", "serve"], without=("redact", "budget"), level="metadata")
+    return _douane(yard, "lean", ["-m", "douane", "serve"], without=("detect_secrets", "redact", "budget"), level="metadata")
 
 
 def empty(yard: Yard) -> Target:
@@ -160,7 +160,7 @@ def workers(yard: Yard, count: int, *, budget: bool) -> Target:
     """``lean`` with so many workers on all cores of the yard; with *budget*, which writes to the ledger that they share."""
     name = f"{'budget' if budget else 'lean'}-{count}"
     return _douane(yard, name, ["-m", "douane", "serve", "--workers", str(count)], level="metadata", cores=yard.cores,
-                   without=("redact",) if budget else ("redact", "budget"))
+                   without=("detect_secrets", "redact") if budget else ("detect_secrets", "redact", "budget"))
 
 
 STARTERS: Mapping[str, Callable[[Yard], Target | None]] = {
