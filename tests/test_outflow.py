@@ -85,6 +85,12 @@ def test_it_is_short_before_all_is_said(held: int) -> None:
     assert count((WORDS * (said - 1),)) + min(AHEAD, held // 4) <= held + 8
 
 
+def test_an_event_that_is_no_json_counts_as_text() -> None:
+    one = flow(held=0)
+    one.feed(b"data: " + WORDS.encode() * 20 + b"\n\n")
+    assert one.tokens >= count((WORDS * 20,)) - 8
+
+
 def test_what_is_no_event_counts_too() -> None:
     one = flow(held=0)
     one.feed(b"data: " + b"x" * (3 * 1024 * 1024))

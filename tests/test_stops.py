@@ -13,8 +13,12 @@ from typing import Any
 import openai
 import pytest
 
+from douane.call import Caller
 from douane.demo.provider import LocalProvider, Reply, running_provider
 from douane.exchange import Exchange
+from douane.gate import Gate
+from douane.governor import Governor
+from douane.intake import Arrival
 from douane.ledger.base import Stop
 from douane.ledger.sqlite import SqliteLedger
 from douane.stops import StopBoard, stopped
@@ -70,6 +74,38 @@ def test_only_new_stops_that_say_so_end_what_runs() -> None:
     board.update(frozenset({hard}))
     assert ended == ["support"]
     assert board.update(frozenset()) == (frozenset(), frozenset({hard}))
+
+
+def test_a_stop_that_comes_while_the_intent_is_written_holds() -> None:
+    """Nothing has left yet, and nobody could end what does not run."""
+    reached: list[Any] = []
+    gate: Gate
+
+    class Book(house.Book):
+        async def append(self, record: dict[str, Any]) -> None:
+            gate.stops.update(frozenset({Stop("all", "", AT, running=True)}))
+            await super().append(record)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        reached.append(scope)
+
+    book = Book()
+    gate = house.gate(house.chain(), book)
+    arrival = Arrival(house.OPENAI, "api.openai.com", "/v1/chat/completions", Caller("127.0.0.1"), house.TARGET)
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b'{"model": "gpt-4o", "messages": []}', "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "raw_path": b"/v1/chat/completions",
+             "query_string": b"", "headers": [(b"content-type", b"application/json")], "http_version": "1.1"}
+    run(Governor(app, gate, lambda chain, scope: arrival)(scope, receive, send))
+    assert not reached
+    assert sent[0]["status"] == 403
+    assert (book.outcome["ended"], book.outcome["verdict"]["code"]) == ("denied", "stopped")
 
 
 # -- in a gateway --------------------------------------------------------------------------------------------------

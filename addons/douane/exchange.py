@@ -114,13 +114,13 @@ class Exchange:
 
     async def screen(self) -> Deny | None:
         """Judge by the head alone: the entries before the first that needs the body."""
-        return await self._judge(head_only=True) or self._stopped()
+        return await self._judge(head_only=True) or self.stopped()
 
     async def admit(self, call: Call) -> Deny | None:
         """Judge the whole *call* by the remaining entries, make the filters for its answer, then make the intent
         durable. Raises AuditUnavailableError."""
         self.call = call
-        denial = (self._stopped() or self._declare() or await self._judge(head_only=False) or await self._hold()
+        denial = (self.stopped() or self._declare() or await self._judge(head_only=False) or await self._hold()
                   or self._unsigned(call.body) or self._prepare())
         if denial is None:
             self._ask_usage()
@@ -134,7 +134,7 @@ class Exchange:
         self._judged = 0
         self._purse.forget()
         before = len(self._findings)
-        denial = (self._stopped() or self._declare() or await self._judge(head_only=False, asks=asks)
+        denial = (self.stopped() or self._declare() or await self._judge(head_only=False, asks=asks)
                   or await self._hold())
         new = [one for one in self._findings[before:] if one not in self._findings[:before]]
         self._findings[before:] = new[:max(0, MOST_FINDINGS - before)]
@@ -198,7 +198,7 @@ class Exchange:
         self.refuse("signature", denial)
         return denial
 
-    def _stopped(self) -> Deny | None:
+    def stopped(self) -> Deny | None:
         """Whether an administrator has stopped such calls."""
         denial = self.gate.stops.deny(self.call)
         if denial is not None:

@@ -38,8 +38,8 @@ class _ClientLeftError(Exception):
     """The client went before its request was whole."""
 
 
-class _SpentError(Exception):
-    """Nothing more can be held for the stream that runs: it ends here."""
+class _EndedHereError(Exception):
+    """The call goes no further: nothing more can be held for its stream, or such calls were stopped meanwhile."""
 
     def __init__(self, denial: Deny) -> None:
         super().__init__(denial.reason)
@@ -145,7 +145,7 @@ class _Passage:
             ended: Ended = "upstream_timeout" if error.code == "upstream_timeout" else "upstream_error"
             return self._refuse("relay", error.code, error.reason), ended
         ended = "cut" if self.exchange.forwarded else "denied"
-        if isinstance(error, _SpentError):
+        if isinstance(error, _EndedHereError):
             return error.denial, ended
         if isinstance(error, RefusedError):
             by = "audit" if isinstance(error, AuditUnavailableError) else "governor"
@@ -223,6 +223,9 @@ class _Passage:
         departure: Departure | None = self.scope.get("extensions", _NOTHING).get(DISCONNECT)
         if departure is not None and departure.gone:  # while it was judged
             raise _ClientLeftError
+        stopped = exchange.stopped()  # again: it was judged before its intent was durable, and nobody could end it since
+        if stopped is not None:
+            raise _EndedHereError(stopped)
         exchange.forward()
         exchange.gate.stops.entered(call, self.stop)
         try:
@@ -291,7 +294,7 @@ class _Passage:
             with exchange.unread():
                 await self.send({"type": "http.response.body", "body": out, "more_body": not ended})
         if not ended and exchange.short and (denial := await exchange.hold_more()) is not None:
-            raise _SpentError(denial)
+            raise _EndedHereError(denial)
 
     async def _send_head(self) -> None:
         if not self.started and self.head is not None:

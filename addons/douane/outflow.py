@@ -73,6 +73,7 @@ class Outflow:
         try:
             document = orjson.loads(data)
         except orjson.JSONDecodeError:
+            self._add(data.decode("utf-8", "replace"))
             return
         for delta in self._deltas.pieces(document):
             self._add(delta.text)

@@ -38,8 +38,6 @@ from douane.verdict import Deny
 
 __all__ = ["Most", "Pricing", "Purse", "Till", "with_model"]
 
-
-
 _ASSUMED = 1024
 """Tokens of output that a rate limit takes for a call which states no bound, until it has ended."""
 

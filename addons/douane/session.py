@@ -70,6 +70,10 @@ class Session:
         scope = {**self._scope, "headers": list(call.headers), "raw_path": call.path.encode("latin-1"),
                  "query_string": call.query.encode("latin-1"), "subprotocols": self._subprotocols,
                  "state": {**state, "forward": forward, MAX_MESSAGE: self.head.chain.edge.max_body}}
+        stopped = self.head.stopped()  # again: its intent was made durable since it was judged
+        if stopped is not None:
+            await self._refuse(stopped, "denied")
+            return
         self._task = asyncio.current_task()
         self._gate.stops.entered(call, self.stop)
         try:

@@ -66,8 +66,9 @@ class Duties:
                 await self._note(record.event(name, self._gate.clock(), scope=one.scope, whose=one.name, running=one.running))
 
     async def _send(self) -> None:
-        for line in await self.courier.round(self._gate.clock()):
-            raise LedgerUnavailableError(line)
+        wrong = await self.courier.round(self._gate.clock())
+        if wrong:
+            raise DouaneError("; ".join(wrong))
 
     async def _look(self) -> None:
         self._gate.observer.budgets(await asyncio.to_thread(self._store.balances, self._gate.clock()))
