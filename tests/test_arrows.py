@@ -107,8 +107,9 @@ ALLOWED: dict[str, frozenset[str] | set[str]] = {
     **dict.fromkeys(under("douane.providers"), frozenset({"providers", "call", "errors"})),
     **dict.fromkeys(under("douane.policies"), frozenset(
         {"policy", "providers", "call", "verdict", "errors", "secrets", "ledger", "units", "placeholders", "coding",
-         "detect", "echo", "histories", "keyforms", "policies", "redaction", "redactrules", "rehydrate", "remember", "restore",
-         "scopes", "seams", "shown", "size", "source", "tiers", "unsearched"})),
+         "detect", "echo", "histories", "keyforms", "policies", "reading", "redaction", "redactrules", "rehydrate",
+         "remember", "restore", "scopes", "seams", "shown", "size", "source", "tiers", "unsearched"})),
+    "douane.reading": {"call", "detect", "policy", "providers", "redaction"},
     "douane.redactrules": {"detect", "units"},
     "douane.seams": {"providers", "redaction"},
     "douane.shown": {"providers"}, "douane.unsearched": {"call", "providers", "shown", "verdict"},

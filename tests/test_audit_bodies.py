@@ -292,7 +292,7 @@ def test_a_longer_answer_than_can_be_held_is_left_out(run: Any, scribe: Scribe) 
 
 def test_what_cannot_be_searched_is_left_out(run: Any) -> None:
     class Broken(Scanner):
-        async def scan(self, tenant: str, texts: Any) -> Any:
+        async def scan(self, tenant: str, texts: Any, keys: Any = None) -> Any:
             raise ScanFailedError("a detector ran out of time")
 
     said = run(Scribe(KEY, Broken(Wanted())).request(asked({"messages": [MAIL]})))

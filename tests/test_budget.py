@@ -628,7 +628,9 @@ def loaded(folder: Path, text: str) -> Mapping[str, Any]:
     policies.mkdir(exist_ok=True)
     (policies / "a.yaml").write_text(LEAST + text + "\n")
     chain = load(policies, environ={}).chain
-    return {"limits": chain.entries[1].policy.limits[""], "rules": chain.entries[1].policy.rules}
+    bound = chain.entries[1].policy
+    caps = bound.claim(0, "", "", "a").caps
+    return {"limits": tuple(Limit(one.limit, one.unit, one.account.period) for one in caps), "rules": bound.rules}
 
 
 def test_from_a_file(tmp_path: Path) -> None:

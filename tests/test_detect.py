@@ -1,6 +1,7 @@
 """The scanner from outside: its processes, its deadlines, what it remembers."""
 
 import asyncio
+import hashlib
 import itertools
 import os
 import signal
@@ -18,7 +19,7 @@ import uvloop
 
 from douane.detect import ScanFailedError, Scanner, Span, Wanted
 from douane.detect.custom import Custom
-from douane.detect.memory import Memory
+from douane.detect.memory import Keys, Memory
 from douane.detect.pool import _Worker, pool
 from douane.detect.spans import CHUNK, cut, join, resolve
 from tests import house
@@ -231,15 +232,27 @@ def test_workers_serve_the_loop_of_the_gateway() -> None:
 
 
 def test_memory_is_bounded_and_holds_no_text() -> None:
-    memory = Memory(3)
-    keys = [memory.key("acme", f"secret {number}") for number in range(5)]
+    memory, texts = Memory(6), [f"secret {number}" for number in range(9)]
+    keys = [Keys("acme")[text] for text in texts]
     for key in keys:
         memory.put(key, FOUND)
         memory.get(keys[0])
-    assert [memory.get(key) is not None for key in keys] == [True, False, False, True, True]
-    assert len(memory) == 3
-    assert memory.key("a", "cme") != memory.key("ac", "me")
-    assert Memory(3).key("acme", MAIL) != memory.key("acme", MAIL)
+        assert len(memory) <= 6
+    assert memory.get(keys[0]) is memory.get(keys[8]) is FOUND
+    assert [memory.get(key) for key in keys[1:5]] == [None] * 4
+    assert not any(text.encode() in key for text, key in zip(texts, keys, strict=True))
+
+
+def test_a_text_is_known_by_a_key_of_its_tenant_that_no_other_process_makes() -> None:
+    assert Keys("a")["cme"] != Keys("ac")["me"]
+    assert Keys("acme")[MAIL] == Keys("acme")[MAIL] != hashlib.blake2b(b"\0\0\0\4acme" + MAIL.encode(), digest_size=16).digest()
+    command = [sys.executable, "-c", f"from douane.detect.memory import Keys; print(Keys('acme')[{MAIL!r}].hex())"]
+    others = {subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() for _ in range(2)}
+    assert len(others) == 2
+    one = Keys("acme")
+    for number in range(5000):
+        assert one[f"{number}"] == Keys("acme")[f"{number}"]
+    assert len(one) < 5000
 
 
 def test_the_last_scanner_ends_the_workers() -> None:

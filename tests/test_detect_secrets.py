@@ -17,6 +17,7 @@ from bench.templates import built
 
 from douane.call import Call, Outcome
 from douane.demo.provider import LocalProvider
+from douane.detect.memory import Keys
 from douane.detect.secret_rules import CONTEXTS, TOKENS
 from douane.detect.secret_scanner import GATEWAY_KEY, KINDS, SecretScanner
 from douane.errors import ConfigError
@@ -246,10 +247,10 @@ def test_every_rule_is_a_kind_and_makes_a_placeholder() -> None:
 def test_a_text_seen_before_is_not_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
     scanner = SecretScanner(Forms(()), lambda _: None)
     text = [(f"my {AWS} " * 3, ""), ("x" * 300_000 + GITHUB.join("  "), "")]
-    first = house.run(scanner.scan("t", text))
+    first = house.run(scanner.scan(Keys("t"), text))
     assert [len(one) for one in first] == [3, 1]
     monkeypatch.setattr(scanner, "_find", None)
-    assert house.run(scanner.scan("t", text)) == first
+    assert house.run(scanner.scan(Keys("t"), text)) == first
 
 
 # -- a real gateway ----------------------------------------------------------------------------------------------------

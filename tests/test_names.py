@@ -18,6 +18,7 @@ from douane.detect import Scanner, Span, Wanted
 from douane.detect.byrole import eyes
 from douane.detect.carry import carried
 from douane.detect.engine import Engine, prepare
+from douane.detect.memory import Keys
 from douane.detect.names import CAPITALS, find_names
 from douane.detect.pool import pool
 from douane.detect.prefilter import SEED_SIGNS
@@ -245,6 +246,7 @@ def test_of_many_names_the_first_are_carried_on() -> None:
 
 def test_the_answer_that_comes_back_holds_no_name_that_the_user_said() -> None:
     async def work() -> list[tuple[Span, ...]]:
-        return await eyes(Wanted(), "builtin", "").scan("acme", ["My name is Xyzzyk.", "Hello Xyzzyk!"], ["user", "assistant"])
+        texts = ["My name is Xyzzyk.", "Hello Xyzzyk!"]
+        return await eyes(Wanted(), "builtin", "").scan(Keys("acme"), texts, ["user", "assistant"])
 
     assert [len(one) for one in house.run(work(), 20)] == [1, 1]

@@ -15,6 +15,7 @@ from douane.cli import main
 from douane.demo.provider import LocalProvider
 from douane.detect import DEFAULT_ENTITIES, ScanFailedError, Scanner, Span, Wanted
 from douane.detect.byrole import Eyes, eyes
+from douane.detect.memory import Keys
 from douane.detect.models import Ner, Tried, find_model
 from douane.detect.pool import pool
 from douane.detect.values import Model
@@ -73,7 +74,7 @@ def told(spans: Sequence[Span], text: str) -> list[tuple[str, str]]:
 
 def ask(eye: Eyes, *texts: tuple[str, str]) -> list[list[tuple[str, str]]]:
     """*texts*: role and text."""
-    found = house.run(eye.scan("acme", [text for _, text in texts], [role for role, _ in texts]), 60)
+    found = house.run(eye.scan(Keys("acme"), [text for _, text in texts], [role for role, _ in texts]), 60)
     return [told(spans, text) for spans, (_, text) in zip(found, texts, strict=True)]
 
 

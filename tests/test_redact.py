@@ -17,6 +17,7 @@ import pytest
 from douane.call import Call, Principal
 from douane.demo.provider import LocalProvider
 from douane.detect import ScanFailedError, Span
+from douane.detect.memory import Keys
 from douane.placeholders import LOOKS_LIKE, DataKey
 from douane.policies.redact import _Redact
 from douane.providers import base
@@ -51,9 +52,9 @@ class Plain:
     def know(self, tenant: str, texts: Sequence[str]) -> None:
         self.known += texts
 
-    async def scan(self, tenant: str, texts: Sequence[str], roles: Sequence[str]) -> list[tuple[Span, ...]]:
+    async def scan(self, keys: Keys, texts: Sequence[str], roles: Sequence[str]) -> list[tuple[Span, ...]]:
         assert len(roles) == len(texts)
-        self.asked.append((tenant, tuple(texts)))
+        self.asked.append((keys.tenant, tuple(texts)))
         if self.fails:
             raise ScanFailedError("late")
         return [tuple(sorted((Span(kind, *match.span(), 1.0) for kind, form in self.kinds for match in form.finditer(text)),

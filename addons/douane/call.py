@@ -160,14 +160,16 @@ class Finding:
 
 
 class Walked:
-    """The text positions of one document, kept so that the next policy need not walk it again; of another document (a
-    rewritten body has one) they are not."""
+    """What one policy has found out of a document, so that the next need not (``policy.positions``,
+    ``reading.py``). Positions and texts are of one document: a rewritten body has another."""
 
-    __slots__ = ("document", "positions")
+    __slots__ = ("document", "keys", "positions", "texts")
 
     def __init__(self) -> None:
         self.document: Any = None
         self.positions: tuple[Any, ...] = ()
+        self.texts: tuple[Any, ...] | None = None
+        self.keys: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +206,7 @@ class Call:
     context: int = 0
     """Tokens, estimated, that the provider holds of this session and that count as input again."""
     walked: Walked = field(default_factory=Walked, repr=False, compare=False)
-    """What was found in ``document``, for who asks next (``policy.positions``)."""
+    """What was found out of ``document``, for who asks next."""
 
     def with_body(self, body: bytes, document: Any, model: str, stream: bool) -> "Call":
         """The call once its body has been read. Spelled out: :func:`dataclasses.replace` takes three times as long, and

@@ -10,8 +10,7 @@ No sockets, no ASGI: the governor feeds it and does what it says.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -230,8 +229,10 @@ class Exchange:
             if entry.when is not None and not entry.when(self.call):
                 return None
             verdict = await at_once_or_within(ADMIT_SECONDS, admit(self.call))
+            if verdict is ALLOW:
+                return None
             denial = self._apply(entry, verdict)
-            if denial is None and verdict is not ALLOW and not isinstance(verdict, Deny) and verdict.rates:
+            if denial is None and not isinstance(verdict, Deny) and verdict.rates:
                 return await self._take(entry, verdict.rates)
             return denial
         except TimeoutError:
@@ -247,8 +248,6 @@ class Exchange:
             self.gate.observer.policy(entry.name, time.perf_counter() - began)
 
     def _apply(self, entry: Entry, verdict: Verdict) -> Deny | None:
-        if verdict is ALLOW:
-            return None
         if not isinstance(verdict, (Allow, Rewrite, Deny)):
             raise TypeError("a policy must answer Allow, Rewrite or Deny")
         if verdict.findings:
@@ -422,12 +421,11 @@ class Exchange:
             self.refuse(self._purse.policy, denial)
         return denial
 
-    @contextmanager
-    def unread(self) -> Iterator[None]:
-        """Round a wait for the client, in which nothing of the provider's is read."""
+    async def leaving(self, sent: Awaitable[None]) -> None:
+        """Wait until the client takes what was *sent*; meanwhile nothing of the provider's is read."""
         began = time.perf_counter()
         try:
-            yield
+            await sent
         finally:
             self._clock.unread += time.perf_counter() - began
 

@@ -291,8 +291,7 @@ class _Passage:
             await exchange.finish("complete")
         if out or ended:
             await self._send_head()
-            with exchange.unread():
-                await self.send({"type": "http.response.body", "body": out, "more_body": not ended})
+            await exchange.leaving(self.send({"type": "http.response.body", "body": out, "more_body": not ended}))
         if not ended and exchange.short and (denial := await exchange.hold_more()) is not None:
             raise _EndedHereError(denial)
 

@@ -88,7 +88,7 @@ def positions(call: Call, wire: Wire) -> tuple[Position, ...]:
     stands: a rewritten call has another."""
     walked = call.walked
     if walked.document is not call.document:
-        walked.positions, walked.document = tuple(wire.walk(call.document)), call.document
+        walked.positions, walked.document, walked.texts = tuple(wire.walk(call.document)), call.document, None
     return walked.positions
 
 

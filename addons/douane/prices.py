@@ -191,7 +191,7 @@ class Prices:
 
     def _has_line(self, provider: str, model: str) -> bool:
         found = self._find(provider, model)
-        return found is not None and any(rule.rates is not None or rule.to for rule in found.rules)
+        return found is not None and bool(found.rules) and any(rule.rates is not None or rule.to for rule in found.rules)
 
     def _line(self, provider: str, model: str) -> Rule | None:
         if not self._rules.lines or len(model) > LONGEST:

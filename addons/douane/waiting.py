@@ -3,7 +3,7 @@
 import asyncio
 import types
 from collections.abc import Coroutine, Generator
-from typing import Any, cast
+from typing import Any
 
 __all__ = ["at_once_or_within", "is_cancelled"]
 
@@ -14,7 +14,8 @@ async def at_once_or_within[T](seconds: float, work: Coroutine[Any, Any, T]) -> 
     try:
         waits_for = work.send(None)
     except StopIteration as done:
-        return cast(T, done.value)
+        result: T = done.value
+        return result
     async with asyncio.timeout(seconds):
         return await _rest(work, waits_for)
 
@@ -31,7 +32,8 @@ def _rest[T](work: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any
             else:
                 waits_for = work.send(sent)
     except StopIteration as done:
-        return cast(T, done.value)
+        result: T = done.value
+        return result
 
 
 def is_cancelled() -> bool:

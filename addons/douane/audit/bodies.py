@@ -24,11 +24,12 @@ from douane.call import Call
 from douane.coding import coding_of, decode
 from douane.detect import ScanFailedError, Scanner, Span
 from douane.detect.find_secrets import TELLING, find_in_member, find_secrets, together
-from douane.detect.memory import Memory
+from douane.detect.memory import Keys, Memory
 from douane.errors import RefusedError
 from douane.placeholders import DataKey, Minter
 from douane.providers.base import Wire
 from douane.providers.edit import quoted
+from douane.reading import text_keys
 from douane.redaction import Text, Written, read_text
 
 __all__ = ["MOST", "Scribe"]
@@ -97,8 +98,9 @@ class Scribe:
             return {"bytes": len(call.body), "left_out": error.reason}
         if isinstance(call.document, dict) and (call.header(b"content-type") or b"").lower().startswith(b"multipart/"):
             written = orjson.dumps(call.document)  # its texts, as they are read
-            return {**await self._said(call.principal.tenant, written, json=True), "bytes": len(raw)}
-        return await self._said(call.principal.tenant, raw, json=False)
+            return {**await self._said(text_keys(call), written, json=True), "bytes": len(raw)}
+        keys = Keys(call.principal.tenant) if call.document is None else text_keys(call)  # a session says much besides its turns
+        return await self._said(keys, raw, json=False)
 
     async def response(self, call: Call, wire: Wire | None, answer: Capture, *, json: bool = False) -> dict[str, Any] | None:
         """The provider's answer, as it came; a stream as the document that it came to. *json*: it has been read as one JSON
@@ -123,7 +125,7 @@ class Scribe:
                 return {"bytes": answer.size, "left_out": "told token by token, and not whole"}
         if more or told:
             raw = orjson.dumps(_without_events(document))
-        return {**await self._said(call.principal.tenant, raw, json=json or bool(more) or told), "bytes": answer.size, **more}
+        return {**await self._said(text_keys(call), raw, json=json or bool(more) or told), "bytes": answer.size, **more}
 
     async def names(self, tenant: str, given: Mapping[str, str]) -> Mapping[str, str]:
         """Names that an app or a provider made up, by what they name; percent-encoded ones are read as meant."""
@@ -133,7 +135,7 @@ class Scribe:
             return given
         put = Minter(self._key, tenant, {}).placeholder
         try:
-            spans = await self._spans(tenant, tuple(asked.values()))
+            spans = await self._spans(Keys(tenant), tuple(asked.values()))
         except ScanFailedError as error:
             return {name: f"(left out: {error})" if name in asked else value for name, value in given.items()}
         hidden = {name: Text(text, (text,)).write([found], put).text
@@ -142,7 +144,7 @@ class Scribe:
             self._innocent.update(given[name] for name in asked if name not in hidden)
         return {**given, **hidden} if hidden else given
 
-    async def _said(self, tenant: str, raw: bytes, *, json: bool) -> dict[str, Any]:
+    async def _said(self, keys: Keys, raw: bytes, *, json: bool) -> dict[str, Any]:
         """*json*: it has been read as JSON, or written."""
         try:
             text = raw.decode()
@@ -150,7 +152,7 @@ class Scribe:
             return {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest(), "left_out": "binary"}
         try:
             json = json or _parsed(raw) is not None
-            text, found = await (self._redacted(tenant, raw, text) if json else self._plain(tenant, text))
+            text, found = await (self._redacted(keys, raw, text) if json else self._plain(keys, text))
         except ScanFailedError as error:
             return {"bytes": len(raw), "left_out": str(error)}
         said: dict[str, Any] = {"text": text, "bytes": len(raw)}
@@ -161,36 +163,36 @@ class Scribe:
                      "sha256": hashlib.sha256(written).hexdigest()}
         return said
 
-    async def _plain(self, tenant: str, text: str) -> tuple[str, Mapping[str, int]]:
+    async def _plain(self, keys: Keys, text: str) -> tuple[str, Mapping[str, int]]:
         """*text*, which is no JSON, without what must not be kept, and what that was. Raises ScanFailedError."""
         read = read_text(text)
-        written = read.write(await self._spans(tenant, read.scanned), Minter(self._key, tenant, {}).placeholder)
+        written = read.write(await self._spans(keys, read.scanned), Minter(self._key, keys.tenant, {}).placeholder)
         return written.text, Counter(written.types)
 
-    async def _redacted(self, tenant: str, raw: bytes, text: str) -> tuple[str, Mapping[str, int]]:
+    async def _redacted(self, keys: Keys, raw: bytes, text: str) -> tuple[str, Mapping[str, int]]:
         """The same of JSON, written as it stands. A string is looked at by itself, wherever it stands; one that was found to
         hold nothing is known by its hash. Raises ScanFailedError."""
         parts = _parts(text)
         strings = set(parts[1::2])
         names = strings & _telling
-        known, key_of = self._clean, self._clean.key
-        new = [string for string in strings - _words - _telling if known.get(key_of(tenant, string)) is None]
+        known = self._clean
+        new = [string for string in strings - _words - _telling if known.get(keys[string]) is None]
         changes, fresh = _sorted(new, names)
         fresh.update((token, Text(number, (number,))) for token, number in _numbers(raw))
         if fresh:
-            changes.update(await self._changed(tenant, fresh))
+            changes.update(await self._changed(keys, fresh))
             for string in new:
                 token = _written(string)
                 if token in fresh and token not in changes and string not in names:
-                    known.put(key_of(tenant, string), ())
+                    known.put(keys[string], ())
         for value, secrets in _told(parts, names).items():
-            changes.update(await self._changed(tenant, {value: read_text(_meant(value))}, secrets))
+            changes.update(await self._changed(keys, {value: read_text(_meant(value))}, secrets))
         return _spliced(text, changes) if changes else (text, _NOTHING)
 
-    async def _changed(self, tenant: str, texts: Mapping[str, Text], secrets: tuple[Span, ...] = ()) -> dict[str, Written]:
+    async def _changed(self, keys: Keys, texts: Mapping[str, Text], secrets: tuple[Span, ...] = ()) -> dict[str, Written]:
         """Those of *texts* that cannot stand as they are. *secrets*: what is known of each beside what is found in it."""
-        put = Minter(self._key, tenant, {}).placeholder
-        spans = iter(await self._spans(tenant, [part for one in texts.values() for part in one.scanned]))
+        put = Minter(self._key, keys.tenant, {}).placeholder
+        spans = iter(await self._spans(keys, [part for one in texts.values() for part in one.scanned]))
         changed: dict[str, Written] = {}
         for token, read in texts.items():
             found = [next(spans) for _ in read.scanned]
@@ -200,16 +202,15 @@ class Scribe:
                 changed[token] = written
         return changed
 
-    async def _spans(self, tenant: str, texts: Sequence[str]) -> list[tuple[Span, ...]]:
+    async def _spans(self, keys: Keys, texts: Sequence[str]) -> list[tuple[Span, ...]]:
         """Entities and secrets in each text. Raises ScanFailedError."""
-        keys = [self._memory.key(tenant, one) for one in texts]
-        known = [self._memory.get(key) for key in keys]
+        known = [self._memory.get(keys[text]) for text in texts]
         new = [at for at, spans in enumerate(known) if spans is None]
         if new:
-            for at, spans in zip(new, await self._scanner.scan(tenant, [texts[at] for at in new]), strict=True):
+            for at, spans in zip(new, await self._scanner.scan(keys.tenant, [texts[at] for at in new], keys), strict=True):
                 both = together(spans, find_secrets(texts[at]))
                 known[at] = both
-                self._memory.put(keys[at], both)
+                self._memory.put(keys[texts[at]], both)
         return [spans or () for spans in known]
 
 

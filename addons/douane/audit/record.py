@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 from douane.call import Call, Finding, Outcome
@@ -23,6 +24,7 @@ _KNOWN = ("id", "revision", "principal", "provider", "operation", "model", "host
 _RARE = ("cache_write_1h", "web_searches", "file_searches", "input_audio", "cached_audio", "output_audio", "input_image",
          "cached_image", "output_image", "audio_seconds", "characters", "pages")
 """Of a usage: said only where there is some."""
+_rare = attrgetter(*_RARE)
 
 
 def timestamp(at: float) -> str:
@@ -84,6 +86,7 @@ def outcome(of: Mapping[str, Any], findings: Iterable[Finding], result: Outcome,
     """Durable before the client sees the end. *of*: :func:`about` the call. *denial*: (policy, verdict) where it was refused or
     cut. *request*: of a call without an intent. *response*: before restore."""
     usage = result.usage
+    rare = _rare(usage) if usage is not None else ()
     return {
         "kind": "outcome",
         **of,
@@ -96,7 +99,7 @@ def outcome(of: Mapping[str, Any], findings: Iterable[Finding], result: Outcome,
         "usage": None if usage is None else {
             "input": usage.input, "output": usage.output, "cached_input": usage.cached_input,
             "cache_write": usage.cache_write, "reasoning": usage.reasoning,
-            **{name: count for name in _RARE if (count := getattr(usage, name))}},
+            **({name: count for name, count in zip(_RARE, rare, strict=True) if count} if any(rare) else {})},
         "estimated": result.estimated,
         **({"counted": True} if result.counted else {}),
         **({"told": True} if result.told and result.estimated else {}),
@@ -115,9 +118,11 @@ _MADE_UP = ("model", "path", "client_request_id", "answer_model", "upstream_requ
 
 def names(told: dict[str, Any]) -> dict[str, str]:
     """The members of a record that apps and providers make up, and that may hold anything: not empty, by name."""
-    reason = told["verdict"].get("reason") if "verdict" in told else None  # it may quote a name
-    found = [*((name, told.get(name)) for name in _MADE_UP), ("reason", reason)]
-    return {name: value for name, value in found if value}
+    found = {name: value for name in _MADE_UP if (value := told.get(name))}
+    verdict = told.get("verdict")
+    if verdict is not None and (reason := verdict.get("reason")):  # it may quote a name
+        found["reason"] = reason
+    return found
 
 
 def renamed(told: dict[str, Any], given: Mapping[str, str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from douane.detect.carry import carried
+from douane.detect.memory import Keys
 from douane.detect.models import Ner, Tried, find_model, install_line
 from douane.detect.scanner import Scanner
 from douane.detect.values import BY_MODEL, DEFAULT_ENTITIES, Span, Wanted
@@ -41,17 +42,19 @@ class Eyes:
         if self.reading is not None:
             self.reading.know(tenant, texts)
 
-    async def scan(self, tenant: str, texts: Sequence[str], roles: Sequence[str]) -> list[tuple[Span, ...]]:
-        """What stands in each text, whose role is the one beside it. Raises ScanFailedError."""
-        return carried(texts, roles, await self._scan(tenant, texts, roles))
-
-    async def _scan(self, tenant: str, texts: Sequence[str], roles: Sequence[str]) -> list[tuple[Span, ...]]:
+    async def scan(self, keys: Keys, texts: Sequence[str], roles: Sequence[str]) -> list[tuple[Span, ...]]:
+        """What stands in each text, whose role is the one beside it. *keys*: of the tenant's texts. Raises ScanFailedError."""
         if self.reading is None:
-            return await self.common.scan(tenant, texts)
+            found = await self.common.scan(keys.tenant, texts, keys)
+        else:
+            found = await self._read(self.reading, keys, texts, roles)
+        return carried(texts, roles, found) if any(found) else found
+
+    async def _read(self, reading: Scanner, keys: Keys, texts: Sequence[str], roles: Sequence[str]) -> list[tuple[Span, ...]]:
         read = [role in self.roles for role in roles]
         each = await asyncio.gather(
-            self.reading.scan(tenant, [text for text, mine in zip(texts, read, strict=True) if mine]),
-            self.common.scan(tenant, [text for text, mine in zip(texts, read, strict=True) if not mine]))
+            reading.scan(keys.tenant, [text for text, mine in zip(texts, read, strict=True) if mine], keys),
+            self.common.scan(keys.tenant, [text for text, mine in zip(texts, read, strict=True) if not mine], keys))
         by_model, by_rule = map(iter, each)
         return [next(by_model if mine else by_rule) for mine in read]
 

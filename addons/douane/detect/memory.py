@@ -1,56 +1,74 @@
 """What was found in texts seen before, by keyed hash. Law: no text is kept, and no key that could be made again elsewhere."""
 
-import os
-from collections import OrderedDict
+import secrets
 from hashlib import blake2b
 from weakref import WeakValueDictionary
 
 from douane.detect.values import Span, Wanted
 
-__all__ = ["Memory", "shared"]
+__all__ = ["Keys", "Memory", "shared"]
 
 
 _TENANTS = 10_000
 """Whose beginning of a hash is kept."""
+_TEXTS = 4096
+"""Of one call, whose keys are kept while it lasts."""
+_secret = secrets.token_bytes(32)
+_begun: dict[str, blake2b] = {}
+"""By tenant: the hash as far as all its texts have it in common."""
+
+
+class Keys(dict[str, bytes]):
+    """Text → key, of one call's texts: each is hashed once, whoever asks. It goes with the call. The tenant is in the key: one
+    learns nothing of what another has sent."""
+
+    __slots__ = ("tenant",)
+
+    def __init__(self, tenant: str) -> None:
+        super().__init__()
+        self.tenant = tenant
+
+    def __missing__(self, text: str) -> bytes:
+        made = _of(self.tenant).copy()
+        made.update(text.encode("utf-8", "surrogatepass"))
+        key = made.digest()
+        if len(self) < _TEXTS:
+            self[text] = key
+        return key
+
+
+def _of(tenant: str) -> blake2b:
+    begun = _begun.get(tenant)
+    if begun is None:
+        name = tenant.encode("utf-8", "surrogatepass")
+        begun = blake2b(len(name).to_bytes(4) + name, digest_size=16, key=_secret)
+        if len(_begun) < _TENANTS:
+            _begun[tenant] = begun
+    return begun
 
 
 class Memory:
-    """The spans of the *most* texts asked for last. The tenant is in the key: one learns nothing of what another has sent."""
+    """The spans of the texts asked for last: of *most* at most, and of half as many at least. Two dictionaries and not one list
+    in order of use: what is asked for again and again, as most is, costs one look."""
 
     def __init__(self, most: int) -> None:
-        self._most = most
-        self._secret = os.urandom(32)
-        self._begun: dict[str, blake2b] = {}
-        """By tenant: the hash as far as all its texts have it in common."""
-        self._known: OrderedDict[bytes, tuple[Span, ...]] = OrderedDict()
+        self._half = max(1, most // 2)
+        self._young: dict[bytes, tuple[Span, ...]] = {}
+        self._old: dict[bytes, tuple[Span, ...]] = {}
 
     def __len__(self) -> int:
-        return len(self._known)
-
-    def key(self, tenant: str, text: str) -> bytes:
-        begun = self._begun.get(tenant)
-        if begun is None:
-            name = tenant.encode("utf-8", "surrogatepass")
-            begun = blake2b(len(name).to_bytes(4) + name, digest_size=16, key=self._secret)
-            if len(self._begun) < _TENANTS:
-                self._begun[tenant] = begun
-        made = begun.copy()
-        made.update(text.encode("utf-8", "surrogatepass"))
-        return made.digest()
+        return len(self._young) + len(self._old)
 
     def get(self, key: bytes) -> tuple[Span, ...] | None:
-        found = self._known.get(key)
-        if found is not None:
-            try:
-                self._known.move_to_end(key)
-            except KeyError:  # forgotten meanwhile, in another thread
-                return found
+        found = self._young.get(key)
+        if found is None and (found := self._old.pop(key, None)) is not None:
+            self.put(key, found)
         return found
 
     def put(self, key: bytes, spans: tuple[Span, ...]) -> None:
-        self._known[key] = spans
-        while len(self._known) > self._most:
-            self._known.popitem(last=False)
+        if len(self._young) >= self._half:
+            self._young, self._old = {}, self._young
+        self._young[key] = spans
 
 
 _shared: WeakValueDictionary[tuple[Wanted, int], Memory] = WeakValueDictionary()

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Sequence
 
 from douane.detect.disguise import may_be_disguised
-from douane.detect.memory import shared
+from douane.detect.memory import Keys, shared
 from douane.detect.namelists import lists
 from douane.detect.names import CAPITALS, find_names
 from douane.detect.pool import Pool, pool
@@ -74,15 +74,17 @@ class Scanner:
         if not ours.holders:
             await ours.aclose()
 
-    async def scan(self, tenant: str, texts: Sequence[str]) -> list[tuple[Span, ...]]:
-        """What stands in each text: sorted, nowhere overlapping. Raises :class:`ScanFailedError`."""
+    async def scan(self, tenant: str, texts: Sequence[str], keys: Keys | None = None) -> list[tuple[Span, ...]]:
+        """What stands in each text: sorted, nowhere overlapping. *keys*: of *tenant*'s texts, as far as they are known. Raises
+        :class:`ScanFailedError`."""
+        keys = Keys(tenant) if keys is None else keys
         found: list[tuple[Span, ...]] = [()] * len(texts)
         new: dict[bytes, list[int]] = {}
         memory = self._memory
         for index, text in enumerate(texts):
             if not self._asks_all and not self._own and cannot_hold_any(text, self._signs):
                 continue
-            key = memory.key(tenant, text)
+            key = keys[text]
             known = memory.get(key)
             if known is not None:
                 found[index] = known
@@ -101,8 +103,9 @@ class Scanner:
 
     def know(self, tenant: str, texts: Sequence[str]) -> None:
         """*texts* are what is left of scanned ones without what was found in them: they hold nothing more."""
+        keys = Keys(tenant)
         for text in texts:
-            self._memory.put(self._memory.key(tenant, text), ())
+            self._memory.put(keys[text], ())
 
     def _names(self, text: str) -> tuple[Span, ...]:
         least = self._wanted.threshold_of("PERSON")

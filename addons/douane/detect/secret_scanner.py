@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from douane.detect.find_secrets import decoded, find_in_member, find_secrets, together
-from douane.detect.memory import Memory
+from douane.detect.memory import Keys, Memory
 from douane.detect.secret_rules import CONTEXTS, TOKENS
 from douane.detect.values import Span
 from douane.keyforms import Forms
@@ -44,18 +44,18 @@ class SecretScanner:
         self._digests = tuple(one.removeprefix(_DIGEST).lower() for one in allow if one.startswith(_DIGEST))
         self._memory = Memory(remembered)
 
-    async def scan(self, tenant: str, texts: Sequence[_Text]) -> list[tuple[Span, ...]]:
-        """What stands in each text: sorted, nowhere overlapping."""
-        keys = [self._memory.key(tenant, f"{name}\0{text}") for text, name in texts]
-        known = {key: spans for key in keys if (spans := self._memory.get(key)) is not None}
-        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
-        if new:
-            size = sum(len(text) for text, _ in new.values())
-            found = self._find(new) if size <= _AT_ONCE else await asyncio.to_thread(self._find, new)
-            for key, spans in found.items():
-                self._memory.put(key, spans)
-            known.update(found)
-        return [known[key] for key in keys]
+    async def scan(self, keys: Keys, texts: Sequence[_Text]) -> list[tuple[Span, ...]]:
+        """What stands in each text: sorted, nowhere overlapping. *keys*: of the tenant's texts."""
+        asked = [keys[text] + name.encode("utf-8", "surrogatepass") if name else keys[text] for text, name in texts]
+        found = [self._memory.get(key) for key in asked]
+        new = {key: text for key, text, known in zip(asked, texts, found, strict=True) if known is None}
+        if not new:
+            return [spans or () for spans in found]
+        size = sum(len(text) for text, _ in new.values())
+        made = self._find(new) if size <= _AT_ONCE else await asyncio.to_thread(self._find, new)
+        for key, spans in made.items():
+            self._memory.put(key, spans)
+        return [made[key] if known is None else known for key, known in zip(asked, found, strict=True)]
 
     def _find(self, texts: dict[bytes, _Text]) -> dict[bytes, tuple[Span, ...]]:
         return {key: self.find(text, name) for key, (text, name) in texts.items()}

@@ -5,8 +5,10 @@ in the end, is reckoned for all budgets together (``purse.py``): here is what th
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
+from functools import lru_cache
 from typing import Annotated, ClassVar, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -27,6 +29,8 @@ _FREE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 _FREE = frozenset({"models", "count_tokens"})
 """Operations that no provider bills."""
 _LARGEST_NAME = 200
+_RECENT = 1024
+"""Claims that are kept: of callers and seconds."""
 
 
 def parse_unbounded(text: str) -> Unbounded:
@@ -89,7 +93,8 @@ class Budget:
         if self.downgrade is not None and not self.downgrade.to:
             raise ConfigError("downgrade.to: name a model")
         alerts = tuple(sorted({max(1, round(share * 1000)) for share in self.alert_at}))
-        return _Budget(self, limits, alerts, _zone(self.zone), setting.wires)
+        claim = _Claims(self, limits, alerts, _zone(self.zone)).of
+        return _Budget(self, lru_cache(_RECENT)(claim), "" not in limits, setting.wires)
 
 
 def _checked(limits: tuple[Limit, ...], what: str) -> tuple[Limit, ...]:
@@ -110,12 +115,35 @@ def _zone(name: str) -> tzinfo:
 
 
 @dataclass(frozen=True, slots=True)
-class _Budget:
+class _Claims:
+    """What is asked of whom, when."""
+
     rules: Budget
     limits: dict[str, tuple[Limit, ...]]
     """By tier; under the empty name where they do not depend on it."""
     alerts: tuple[int, ...]
     zone: tzinfo
+
+    def of(self, at: int, tier: str, org: str, name: str) -> Claim:
+        """*at*: seconds since the epoch. *name*: who it is, in the budget's scope."""
+        rules, scope = self.rules, str(self.rules.per)
+        caps = []
+        for limit in self.limits[tier]:
+            if limit.period is None:
+                caps.append(Cap(None, limit.unit, limit.amount))
+                continue
+            account = Account(org, rules.book, scope, name, limit.unit, limit.period, *window(limit.period, at, self.zone))
+            caps.append(Cap(account, limit.unit, limit.amount))
+        downgrade = rules.downgrade.to if rules.downgrade is not None else ""
+        return Claim(scope, name, tuple(caps), rules.unbounded, rules.unpriced, self.alerts, downgrade)
+
+
+@dataclass(frozen=True, slots=True)
+class _Budget:
+    rules: Budget
+    claim: Callable[[int, str, str, str], Claim]
+    """:meth:`_Claims.of`, which gives all calls of a second and a caller the same: windows begin at whole seconds."""
+    by_tier: bool
     wires: Wires
 
     async def admit(self, call: Call) -> Verdict:
@@ -124,23 +152,9 @@ class _Budget:
         bounded = self._bounded(call)
         if isinstance(bounded, Deny):
             return bounded
-        claims = (self._claim(call),)
+        of = call.principal
+        claims = (self.claim(int(call.at), of.tier if self.by_tier else "", of.org, who(self.rules.per, call)),)
         return Allow(claims=claims) if bounded is call else Rewrite(bounded, claims=claims)
-
-    def _claim(self, call: Call) -> Claim:
-        rules = self.rules
-        scope, name = str(rules.per), who(rules.per, call)
-        given = self.limits[call.principal.tier if "" not in self.limits else ""]
-        caps = []
-        for limit in given:
-            if limit.period is None:
-                caps.append(Cap(None, limit.unit, limit.amount))
-                continue
-            start, end = window(limit.period, call.at, self.zone)
-            account = Account(call.principal.org, rules.book, scope, name, limit.unit, limit.period, start, end)
-            caps.append(Cap(account, limit.unit, limit.amount))
-        downgrade = rules.downgrade.to if rules.downgrade is not None else ""
-        return Claim(scope, name, tuple(caps), rules.unbounded, rules.unpriced, self.alerts, downgrade)
 
     def _bounded(self, call: Call) -> Call | Deny:
         """The call, with a bound put in where it states none and one is asked for."""

@@ -18,6 +18,7 @@ from typing import Annotated, Literal, cast
 from douane.call import Call, Finding, Headers, Outcome
 from douane.detect.byrole import Eyes
 from douane.detect.find_secrets import TELLING
+from douane.detect.memory import Keys
 from douane.detect.secret_scanner import GATEWAY_KEY, KINDS, SecretScanner
 from douane.detect.values import Span
 from douane.echo import EchoMask
@@ -26,7 +27,8 @@ from douane.policies.redact import Redact, _Redact, parse_remember
 from douane.policy import BodyFilter, Setting, Wires, policy, positions
 from douane.providers.base import Position, Wire
 from douane.providers.kept import goes_on_from
-from douane.redaction import Text, read_text
+from douane.reading import read_texts, text_keys
+from douane.redaction import Text
 from douane.shown import PLACES, shown
 from douane.units import Spelled
 from douane.verdict import ALLOW, Allow, Deny, Rewrite, Verdict
@@ -66,10 +68,10 @@ class DetectSecrets:
                 raise ValueError("allow: a glob of more than `*`, or sha256: and 8 to 64 hexadecimal digits")
 
     def bind(self, setting: Setting) -> "_DetectSecrets":
-        keys = Forms(key for one in setting.secrets if len(key := one.reveal()) >= CODED)
+        own = Forms(key for one in setting.secrets if len(key := one.reveal()) >= CODED)
         actions = {**dict.fromkeys(KINDS, self.action), GATEWAY_KEY: "deny",
                    **{name.upper(): action for name, action in self.rules.items()}}
-        return _DetectSecrets(SecretScanner(keys, setting.directory.by_secret, self.allow), setting.wires, actions, keys,
+        return _DetectSecrets(SecretScanner(own, setting.directory.by_secret, self.allow), setting.wires, actions, own,
                               Redact(entities=(), restore=self.restore, remember=self.remember).bind(setting))
 
 
@@ -79,7 +81,7 @@ class _Found:
     def __init__(self, spans: Mapping[str, tuple[Span, ...]]) -> None:
         self._spans = spans
 
-    async def scan(self, _: str, texts: Sequence[str], _roles: Sequence[str]) -> list[tuple[Span, ...]]:
+    async def scan(self, _: Keys, texts: Sequence[str], _roles: Sequence[str]) -> list[tuple[Span, ...]]:
         return [self._spans.get(text, ()) for text in texts]
 
     def know(self, _: str, texts: Sequence[str]) -> None:
@@ -114,14 +116,15 @@ class _DetectSecrets:
 
     async def _find(self, call: Call, wire: Wire) -> tuple[list[tuple[Position, Text]], dict[str, tuple[Span, ...]]]:
         """The texts of *call* by place; and of each in which there is something, what there is."""
-        texts = [(one, read_text(one.text)) for one in positions(call, wire)]
-        asked = dict.fromkeys((part, _telling(one) if at == 0 else "")
-                              for one, text in texts for at, part in enumerate(text.scanned))
+        read = list(zip(positions(call, wire), read_texts(call, wire), strict=True))
+        asked = [(part, "" if at else _telling(one)) for one, text in read for at, part in enumerate(text.scanned)]
+        every = await self.scanner.scan(text_keys(call), asked)
         found: dict[str, tuple[Span, ...]] = {}
-        for (text, name), spans in zip(asked, await self.scanner.scan(call.principal.tenant, list(asked)), strict=True):
-            if spans and (name or text not in found):  # with a name, there may be more in it
-                found[text] = spans
-        return texts, found
+        if any(every):
+            for (part, name), spans in zip(asked, every, strict=True):
+                if spans and (name or part not in found):  # with a name, there may be more in it
+                    found[part] = spans
+        return read, found
 
     async def _replaced(self, call: Call, spans: Mapping[str, tuple[Span, ...]], findings: tuple[Finding, ...]) -> Verdict:
         """With placeholders for *spans*, and what the history before stands for."""

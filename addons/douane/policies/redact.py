@@ -10,7 +10,7 @@ import asyncio
 import functools
 import hashlib
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -28,6 +28,7 @@ from douane.providers.base import Position, Wire
 from douane.providers.deltas import COMMON
 from douane.providers.edit import Place
 from douane.providers.kept import conversations, goes_on_from, in_lines, is_kept
+from douane.reading import read_texts, text_keys
 from douane.redaction import Replace, Text, Written, read_text
 from douane.redactrules import NOBODY, Action, Allowed, AllowList, Entities, Recognizer, Region, Rules
 from douane.rehydrate import Restorer, hosts_in
@@ -156,18 +157,19 @@ class _Redact:
         wire = self.wires(call)
         if call.document is None or wire is None:
             return Deny("uninspectable", "the request's body cannot be searched for personal data") if call.body else ALLOW
-        found = positions(call, wire)
-        texts = [read_text(one.text) for one in found]
-        seams = seams_in(found, texts)
-        asked = [*(text for one in texts for text in one.scanned), *(text for one in seams for text in one.texts)]
-        roles = [*(one.role for one, text in zip(found, texts, strict=True) for _ in text.scanned),
-                 *(found[one.parts[0]].role for one in seams for _ in one.texts)]
-        spans = await self.scanner.scan(call.principal.tenant, asked, roles)
+        found, read = positions(call, wire), read_texts(call, wire)
+        seams = seams_in(found, read)
+        asked = [text for one in read for text in one.scanned]
+        roles = [one.role for one, text in zip(found, read, strict=True) for _ in text.scanned]
+        for seam in seams:
+            asked += seam.texts
+            roles += [found[seam.parts[0]].role] * len(seam.texts)
+        spans = await self.scanner.scan(text_keys(call), asked, roles)
         if not any(spans):
             return ALLOW
-        return self._judged(call, wire, found, self._written(call, texts, seams, asked, spans))
+        return self._judged(call, wire, found, self._written(call, read, seams, asked, spans))
 
-    def _written(self, call: Call, texts: list[Text], seams: list[Seams], asked: list[str],
+    def _written(self, call: Call, texts: Sequence[Text], seams: list[Seams], asked: list[str],
                  spans: list[tuple[Span, ...]]) -> "_Written":
         """*texts* as they may leave; *spans*: what stands in each of *asked*."""
         tenant = call.principal.tenant

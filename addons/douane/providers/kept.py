@@ -38,11 +38,16 @@ _MOST_FILES = 100
 """Of a batch."""
 
 
+_GOES_ON = frozenset({"previous_response_id", "previous_interaction_id", "cachedContent", "cached_content", "conversation",
+                      "input_file_id", "input_files"})
+"""Members of a request that goes on from something, which most have none of."""
+
+
 def goes_on_from(path: str, document: Any) -> tuple[str, ...]:
     """The ids of the histories that a request continues, or asks for. *path*: raw; *document*: its body's JSON, or None."""
     in_path = _IN_PATH.search(path)
     found = [in_path[2]] if in_path is not None else []
-    if isinstance(document, dict):
+    if isinstance(document, dict) and not _GOES_ON.isdisjoint(document):
         found += [one for one in (_id(document.get("previous_response_id")), _id(document.get("previous_interaction_id")),
                                   _named(document.get("cachedContent", document.get("cached_content"))),
                                   _conversation(document), _id(document.get("input_file_id"))) if one]
