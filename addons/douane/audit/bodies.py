@@ -99,7 +99,8 @@ class Scribe:
         if isinstance(call.document, dict) and (call.header(b"content-type") or b"").lower().startswith(b"multipart/"):
             written = orjson.dumps(call.document)  # its texts, as they are read
             return {**await self._said(text_keys(call), written, json=True), "bytes": len(raw)}
-        keys = Keys(call.principal.tenant) if call.document is None else text_keys(call)  # a session says much besides its turns
+        # what a session says besides its turns is not kept with it
+        keys = Keys(call.principal.tenant) if call.document is None else text_keys(call)
         return await self._said(keys, raw, json=False)
 
     async def response(self, call: Call, wire: Wire | None, answer: Capture, *, json: bool = False) -> dict[str, Any] | None:

@@ -2,7 +2,8 @@
 
 Law: what waits is done in one transaction, in the order given, so that many calls share an fsync and no call waits on the
 event loop for a lock. A request is answered after its transaction is durable, or refused within ``ANSWER_SECONDS``. One that
-must not be lost (*owed*) and cannot be written is written as soon as the file can be, before all else.
+must not be lost (*owed*) and cannot be written is written as soon as the file can be, before all else; where nobody waits for
+it, it goes with the next that somebody waits for, or after ``_GATHER_SECONDS``.
 
 Processes queue at a lock of the file system's: SQLite's own is asked again and again, with naps in between, and starves
 whoever naps longest.
@@ -16,8 +17,9 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ _BATCH = 256
 _OWED = 100_000
 _OWED_SECONDS = 1.0
 """After which what is owed is tried again, where nobody asks for anything."""
+_GATHER_SECONDS = 0.01
 _CLOSE_SECONDS = 5.0
 _ITS_OWN = (sqlite3.IntegrityError, sqlite3.DataError, ArithmeticError, LookupError, TypeError, ValueError)
 """What fails because of what is to be written: trying it again is no use."""
@@ -56,6 +59,30 @@ class _Wish:
     failure: Exception | None = None
     done: threading.Event | None = None
     """For a thread that waits."""
+    tried: bool = False
+
+
+class _Owed:
+    """What :meth:`Writer.owe` promises. Who awaits it wants it now."""
+
+    __slots__ = ("_hurry", "_wish")
+
+    def __init__(self, wish: _Wish, hurry: Callable[[], None]) -> None:
+        self._wish, self._hurry = wish, hurry
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        wish = self._wish
+        if wish.future is None:
+            wish.future = asyncio.get_running_loop().create_future()
+            if wish.tried:  # looked at after the future is there: the writing thread looks at them in the other order
+                _answer([wish])
+            else:
+                self._hurry()
+        return wish.future.__await__()
+
+
+_HURRY = _Wish(lambda _: None, None, None, owed=False)
+"""In the queue: somebody waits for what stands before it."""
 
 
 class Writer:
@@ -123,10 +150,9 @@ class Writer:
         """In line when this returns; done when awaited, which nobody need. Raises LedgerUnavailableError."""
         if self._closed:
             raise LedgerUnavailableError("the ledger is closed")
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        future.add_done_callback(_nobody_misses)
-        self._put(_Wish(act, about, future, owed=True))
-        return future
+        wish = _Wish(act, about, None, owed=True)
+        self._put(wish)
+        return _Owed(wish, partial(self._wishes.put, _HURRY))
 
     def look_again(self, touch: Callable[[Any], Any]) -> None:
         """Where the last transaction failed, try one; on the loop. Readiness must not wait for a call that it keeps away."""
@@ -166,20 +192,27 @@ class Writer:
             except queue.Empty:
                 self._serve([])
                 continue
-            if wish is None:
+            if wish is None or self._serve_with(wish):
                 break
-            batch, last = [wish], False
-            while not last and len(batch) < _BATCH:
-                try:
-                    following = self._wishes.get_nowait()
-                except queue.Empty:
-                    break
-                last = following is None
-                if following is not None:
-                    batch.append(following)
-            self._serve(batch)
-            if last:
+
+    def _serve_with(self, first: _Wish) -> bool:
+        """*first* and what else waits. Returns whether that was the end."""
+        batch: list[_Wish] = []
+        following: _Wish | None = first
+        until, waited_for = time.monotonic() + _GATHER_SECONDS, False
+        while following is not None:
+            waited_for = waited_for or not following.owed or following.done is not None
+            if following is not _HURRY:
+                batch.append(following)
+            if len(batch) == _BATCH:
                 break
+            left = 0.0 if waited_for else until - time.monotonic()
+            try:
+                following = self._wishes.get(timeout=left) if left > 0 else self._wishes.get_nowait()
+            except queue.Empty:
+                break
+        self._serve(batch)
+        return following is None
 
     def _serve(self, batch: list[_Wish]) -> None:
         if not batch and not self._owed:
@@ -196,6 +229,7 @@ class Writer:
         del self._owed[_OWED:]
         by_loop: dict[asyncio.AbstractEventLoop, list[_Wish]] = {}
         for wish in batch:
+            wish.tried = True
             if wish.done is not None:
                 wish.done.set()
             if wish.future is not None:
