@@ -180,6 +180,7 @@ def test_until_every_channel_has_taken_it(ledger: SqliteLedger, receiver: Receiv
 def test_who_dies_with_it_leaves_it_to_others(ledger: SqliteLedger, receiver: Receiver) -> None:
     class Hangs:
         name = "hangs"
+        secrets = ()
 
         async def send(self, one: Alert, now: float) -> None:
             await asyncio.sleep(60)
@@ -243,3 +244,20 @@ def test_mistakes_are_told(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=r"a\.yaml:4") as caught:
         load(tmp_path, environ={})
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(("section", "secrets"), [
+    ("alerts: [{slack: env:SLACK}]", ("T0/B0/a-made-up-path",)),
+    ("alerts: [{webhook: 'https://ops:a%20made-up-word@example.com/x', secret: env:SIGNS}]",
+     ("a%20made-up-word", "a made-up-word", "whsec_a-made-up-key")),
+    ("alerts: [{email: a@b, smtp: env:SMTP, sender: a@b}]", ("a-made-up-mail-word",)),
+    ("ledger: {redis: env:REDIS}", ("a-made-up-redis-word",))])
+def test_what_opens_a_channel_or_the_ledger_counts_as_a_key_of_the_gateways(tmp_path: Path, section: str,
+                                                                          secrets: tuple[str, ...]) -> None:
+    (tmp_path / "a.yaml").write_text(f"version: 1\nchain:\n  - authenticate: {{}}\n{section}\n")
+    loaded = load(tmp_path, environ={
+        "SLACK": "https://hooks.slack.example/services/T0/B0/a-made-up-path", "SIGNS": "whsec_a-made-up-key",
+        "SMTP": "smtps://u:a-made-up-mail-word@h", "REDIS": "redis://u:a-made-up-redis-word@h"})
+    for one in secrets:
+        assert loaded.own_keys.find(f"it is {one}!".encode())
+    assert not loaded.own_keys.find(b"https://example.com/x and hooks.slack.example")

@@ -10,17 +10,21 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from douane.answer import CAPTURED, Capture
 from douane.audit.bodies import MOST, Scribe
-from douane.call import Call
+from douane.call import Call, Principal
 from douane.demo.provider import LocalProvider, Reply
 from douane.detect import ScanFailedError, Scanner, Wanted
+from douane.detect.own_keys import OwnKeys
 from douane.echo import EchoMask
+from douane.people import Known, People, Tokens
 from douane.placeholders import DataKey, Minter
 from douane.providers.framing import SSE, Framing
+from douane.secrets import Secret
 from tests import house
 from tests.gateway import REAL_KEY, Gateway, Wire, answering, chat, policy, request, wait_for
 
@@ -297,6 +301,42 @@ def test_what_cannot_be_searched_is_left_out(run: Any) -> None:
 
     said = run(Scribe(KEY, Broken(Wanted())).request(asked({"messages": [MAIL]})))
     assert said == {"bytes": len(json.dumps({"messages": [MAIL]})), "left_out": "a detector ran out of time"}
+
+
+OURS = "abcdefghijklmnopqrstuv", "Us3r:p/w+x-0123456789"
+"""Keys of the gateway's: one is no more than small letters, which nothing else is looked for in."""
+
+
+@pytest.mark.parametrize("form", [
+    lambda key: key.encode(), lambda key: key.encode().hex().encode(), lambda key: base64.b64encode(f"x{key}y".encode()),
+    lambda key: quote(key, safe="").encode(), lambda key: json.dumps(key)[1:-1].encode(),
+    lambda key: key.replace("/", "\\/").encode()])
+@pytest.mark.parametrize("key", OURS)
+def test_a_key_of_the_gateways_stands_in_no_record_in_any_form(run: Any, form: Callable[[str], bytes], key: str) -> None:
+    own = OwnKeys(map(Secret, OURS), None)
+    scribe = Scribe(KEY, Scanner(Wanted()), own)
+    text = b"it is " + form(key) + b", ok"
+    for body in (b'{"a": ["' + text + b'"]}', text):
+        for said in (run(scribe.request(asked(body, document=None))), run(scribe.response(asked({}), None, captured(body)))):
+            assert not list(own.forms.find(said["text"].encode()))
+            assert said["found"] == {"GATEWAY_KEY": 1}
+            assert said["bytes"] == len(body)
+    assert "key of this gateway" in run(scribe.names("acme", {"model": text.decode()}))["model"]
+
+
+def test_a_key_that_a_reload_brings_is_looked_for_from_then_on(run: Any) -> None:
+    people = People([Known(Principal("local"))], tokens := Tokens())
+    scribe, new = Scribe(KEY, Scanner(Wanted()), OwnKeys((), people)), OURS[0]
+    body, name = {"a": f"it is {new}"}, {"model": new}
+    assert new in run(scribe.request(asked(body)))["text"]
+    assert run(scribe.names("acme", name)) == name
+    scribe.adopt(OwnKeys((Secret(new),), people))
+    assert new not in run(scribe.request(asked(body)))["text"]
+    assert run(scribe.names("acme", name)) != name
+    token = "a-token-of-one-run-0123"
+    assert token in run(scribe.request(asked({"a": token})))["text"]
+    tokens.issue("local", Secret(token).digest(), {})
+    assert token not in run(scribe.request(asked({"a": token})))["text"]
 
 
 # -- through a gateway -------------------------------------------------------------------------------------------------

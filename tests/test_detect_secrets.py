@@ -18,12 +18,12 @@ from bench.templates import built
 from douane.call import Call, Outcome
 from douane.demo.provider import LocalProvider
 from douane.detect.memory import Keys
+from douane.detect.own_keys import GATEWAY_KEY, NO_KEYS
 from douane.detect.secret_rules import CONTEXTS, TOKENS
-from douane.detect.secret_scanner import GATEWAY_KEY, KINDS, SecretScanner
+from douane.detect.secret_scanner import KINDS, SecretScanner
 from douane.errors import ConfigError
 from douane.histories.base import Shelf
 from douane.histories.sqlite import SqliteHistories
-from douane.keyforms import Forms
 from douane.loader import load
 from douane.people import Known, People, Tokens, Vaulted
 from douane.placeholders import LOOKS_LIKE
@@ -245,7 +245,7 @@ def test_every_rule_is_a_kind_and_makes_a_placeholder() -> None:
 
 
 def test_a_text_seen_before_is_not_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    scanner = SecretScanner(Forms(()), lambda _: None)
+    scanner = SecretScanner(NO_KEYS)
     text = [(f"my {AWS} " * 3, ""), ("x" * 300_000 + GITHUB.join("  "), "")]
     first = house.run(scanner.scan(Keys("t"), text))
     assert [len(one) for one in first] == [3, 1]

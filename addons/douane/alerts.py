@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from douane.ledger.base import NANO, Alert, LedgerUnavailableError, Outbox
-from douane.secrets import Secret
+from douane.secrets import Secret, passwords
 
 __all__ = ["Channel", "Courier", "Mail", "Slack", "UndeliveredError", "Webhook", "payload", "sentence", "signed"]
 
@@ -37,6 +37,11 @@ class Channel(Protocol):
     @property
     def name(self) -> str:
         """For the log: what it is, not where."""
+        ...
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """What of it must be seen nowhere."""
         ...
 
     async def send(self, one: Alert, now: float) -> None:
@@ -82,6 +87,10 @@ class Webhook:
     secret: Secret | None = None
     name: str = "webhook"
 
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        return (*passwords(self.url), *(() if self.secret is None else (self.secret,)))
+
     async def send(self, one: Alert, now: float) -> None:
         body = json.dumps(payload(one)).encode()
         headers = signed(self.secret, one.id, int(now), body) if self.secret is not None else {}
@@ -95,6 +104,10 @@ class Slack:
     url: Secret
     name: str = "slack"
 
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        return (Secret(urlsplit(self.url.reveal()).path.removeprefix("/services").strip("/")),)  # who knows it may post
+
     async def send(self, one: Alert, now: float) -> None:
         await _post(self.url, json.dumps({"text": sentence(one)}).encode(), {})
 
@@ -107,6 +120,10 @@ class Mail:
     sender: str
     to: tuple[str, ...]
     name: str = "email"
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        return passwords(self.smtp)
 
     async def send(self, one: Alert, now: float) -> None:
         from email.message import EmailMessage

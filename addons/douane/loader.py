@@ -17,6 +17,7 @@ from douane.alerts import Channel
 from douane.call import Call, Target
 from douane.chain import AuditRules, Chain, Entry
 from douane.conditions import compile_condition
+from douane.detect.own_keys import OwnKeys
 from douane.edge import EdgeRules, canonical_host
 from douane.errors import ConfigError
 from douane.folder import Document, read_folder
@@ -31,6 +32,7 @@ from douane.providers.base import Provider, Wire
 from douane.providers.google import GoogleFamily
 from douane.providers.table import builtin
 from douane.schema import read, read_fields
+from douane.secrets import passwords
 from douane.sections import LedgerRules
 from douane.source import Items, Node, Place, Problems, Table, kind, suggest
 from douane.units import Bytes, Spelled
@@ -64,6 +66,8 @@ class Loaded:
     """Whom budgets tell."""
     secret_variables: frozenset[str]
     """Names of the environment variables that hold keys: no app that we start may inherit them."""
+    own_keys: OwnKeys
+    """What must stand in no record."""
 
 
 def load(folder: Path, *, environ: Mapping[str, str] = os.environ, tokens: Tokens | None = None,
@@ -86,21 +90,23 @@ def load(folder: Path, *, environ: Mapping[str, str] = os.environ, tokens: Token
     everybody_read = len(known) == len(document.principals)
     held = sections.read_credentials(document.named["credentials"], table, keys, references, problems)
     sections.check_plain_http(held, document.named["credentials"], table, problems)
+    ledger = sections.read_ledger(document.single.get("ledger"), references, problems)
+    alerts = sections.read_alerts(document.single.get("alerts"), references, problems)
     people, vault = People(known, Tokens() if tokens is None else tokens), Vaulted(held)
+    secrets = (*vault.secrets(), *(one for channel in alerts for one in channel.secrets),
+               *(() if ledger.url is None else passwords(ledger.url)))
     setting = Setting(people, vault, MappingProxyType({name: one.key_headers for name, one in table.items()}),
-                      _wires(table), data_key or DataKey(), shelf or Shelf(), tiers, vault.secrets(), str(folder))
+                      _wires(table), data_key or DataKey(), shelf or Shelf(), tiers, secrets, str(folder))
     edge, audit, observe = _rules(document, problems)
     entries = _Entries(setting if everybody_read else None, observe, problems).read(document, folder)
     prices = read_prices(document.named["prices"], table.keys(), problems)
     prices = prices.and_free(name for name, one in table.items() if one.free)
     proxy, roots = _proxy(document, problems), _roots(document, folder, problems)
-    ledger = sections.read_ledger(document.single.get("ledger"), references, problems)
-    alerts = sections.read_alerts(document.single.get("alerts"), references, problems)
     problems.raise_any()
     laws = _laws(table, Register() if register is None else register)
     chain = Chain(document.revision(), entries, edge, hosts, audit, document.files, roots, laws)
     return Loaded(chain, people, vault, MappingProxyType(table), prices, proxy, roots, people.beyond_loopback,
-                  vault.providers, ledger, alerts, frozenset(references.variables))
+                  vault.providers, ledger, alerts, frozenset(references.variables), OwnKeys(secrets, people))
 
 
 def ledger_rules(folder: Path, *, environ: Mapping[str, str] = os.environ) -> LedgerRules:

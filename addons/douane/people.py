@@ -44,6 +44,9 @@ class Tokens:
     def find(self, digest: bytes) -> tuple[str, Mapping[str, str]] | None:
         return self._issued.get(digest)
 
+    def __bool__(self) -> bool:
+        return bool(self._issued)
+
 
 REMEMBERED = 4096
 """Addresses whose principal is remembered, so that a caller is not looked up again for each call."""
@@ -72,6 +75,9 @@ class People:
             owner = self._by_name.get(name)
             return replace(owner, tags=tags) if owner else None
         return None
+
+    def has_secrets(self) -> bool:
+        return bool(self._by_digest or self._tokens)
 
     def by_address(self, address: str) -> Principal | None:
         if address in self._addresses:

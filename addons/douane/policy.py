@@ -67,6 +67,10 @@ class Directory(Protocol):
         """By the sha256 of an issued key or a one-run token."""
         ...
 
+    def has_secrets(self) -> bool:
+        """Whether anybody could be found so."""
+        ...
+
     def by_address(self, address: str) -> Principal | None: ...
     def by_name(self, name: str) -> Principal | None: ...
 
@@ -109,7 +113,7 @@ class Setting:
     tiers: Mapping[str, Tier] = MappingProxyType({})
     """Named sets of limits, by name."""
     secrets: tuple[Secret, ...] = ()
-    """Every key that a provider gets from here, to be known where it turns up."""
+    """Every key that a provider gets from here, and what else opens something of ours, to be known where it turns up."""
     folder: str = ""
     """Where relative paths begin: the folder of the policy files."""
 

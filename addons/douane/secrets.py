@@ -8,8 +8,9 @@ import hashlib
 import hmac
 from collections.abc import Iterator, Mapping
 from typing import NoReturn
+from urllib.parse import unquote, urlsplit
 
-__all__ = ["NO_ORIGINALS", "Originals", "Secret"]
+__all__ = ["NO_ORIGINALS", "Originals", "Secret", "passwords"]
 
 
 class Secret:
@@ -44,6 +45,15 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret is not pickled")
+
+
+def passwords(url: Secret) -> tuple[Secret, ...]:
+    """What of a URL is nobody's business but its owner's: its password, as it stands there and as it is meant."""
+    try:
+        given = urlsplit(url.reveal()).password or ""
+    except ValueError:
+        return (url,)
+    return tuple(Secret(one) for one in dict.fromkeys((given, unquote(given))) if one)
 
 
 class Originals(Mapping[str, str]):

@@ -25,6 +25,7 @@ from douane.coding import coding_of, decode
 from douane.detect import ScanFailedError, Scanner, Span
 from douane.detect.find_secrets import TELLING, find_in_member, find_secrets, together
 from douane.detect.memory import Keys, Memory
+from douane.detect.own_keys import GATEWAY_KEY, NO_KEYS, OwnKeys
 from douane.errors import RefusedError
 from douane.placeholders import DataKey, Minter
 from douane.providers.base import Wire
@@ -73,10 +74,11 @@ _BLOB = re.compile(r"(?:data:[^,\s]{0,200},)?[A-Za-z0-9+/_=\r\n-]{256,}")
 
 
 class Scribe:
-    """Writes bodies down. *scanner* finds the built-in entities; *key* makes the placeholders."""
+    """Writes bodies down. *scanner* finds the built-in entities; *key* makes the placeholders; *own* are the gateway's keys."""
 
-    def __init__(self, key: DataKey, scanner: Scanner, *, remembered: int = 50_000) -> None:
+    def __init__(self, key: DataKey, scanner: Scanner, own: OwnKeys = NO_KEYS, *, remembered: int = 50_000) -> None:
         self._key = key
+        self._own = own
         self._scanner = scanner
         self._memory = Memory(remembered)
         self._clean = Memory(remembered)
@@ -87,6 +89,11 @@ class Scribe:
     def warm(self) -> None:
         """Before the first call: start what takes long to start."""
         self._scanner.warm()
+
+    def adopt(self, own: OwnKeys) -> None:
+        """Look for other keys of the gateway's from now on."""
+        self._own = own
+        self._innocent.clear()
 
     async def request(self, call: Call) -> dict[str, Any] | None:
         """*call*'s body as it stands now; None where it has none."""
@@ -130,8 +137,12 @@ class Scribe:
 
     async def names(self, tenant: str, given: Mapping[str, str]) -> Mapping[str, str]:
         """Names that an app or a provider made up, by what they name; percent-encoded ones are read as meant."""
-        asked = {name: unquote(value) for name, value in given.items()
-                 if value not in self._innocent and not _ID.fullmatch(value)}
+        new = {name: value for name, value in given.items() if value not in self._innocent}
+        ours = {name: "(left out: a key of this gateway)" for name, value in new.items()
+                if self._own.find(value.encode("latin-1", "replace"))}
+        if ours:
+            return await self.names(tenant, {**given, **ours})
+        asked = {name: unquote(value) for name, value in new.items() if not _ID.fullmatch(value)}
         if not asked:
             return given
         put = Minter(self._key, tenant, {}).placeholder
@@ -147,22 +158,35 @@ class Scribe:
 
     async def _said(self, keys: Keys, raw: bytes, *, json: bool) -> dict[str, Any]:
         """*json*: it has been read as JSON, or written."""
+        size = len(raw)
+        raw, ours = self._without_ours(keys.tenant, raw)
         try:
             text = raw.decode()
         except UnicodeDecodeError:
-            return {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest(), "left_out": "binary"}
+            return {"bytes": size, "sha256": hashlib.sha256(raw).hexdigest(), "left_out": "binary"}
         try:
             json = json or _parsed(raw) is not None
             text, found = await (self._redacted(keys, raw, text) if json else self._plain(keys, text))
         except ScanFailedError as error:
-            return {"bytes": len(raw), "left_out": str(error)}
-        said: dict[str, Any] = {"text": text, "bytes": len(raw)}
-        if found:
-            said["found"] = dict(sorted(found.items()))
+            return {"bytes": size, "left_out": str(error)}
+        said: dict[str, Any] = {"text": text, "bytes": size}
+        if found or ours:
+            said["found"] = dict(sorted((Counter(found) + Counter({GATEWAY_KEY: ours})).items()))
         if len(text) * 4 > MOST and len(written := text.encode("utf-8", "replace")) > MOST:
             said |= {"text": written[:MOST].decode(errors="ignore"), "cut": True,
                      "sha256": hashlib.sha256(written).hexdigest()}
         return said
+
+    def _without_ours(self, tenant: str, raw: bytes) -> tuple[bytes, int]:
+        """*raw* without keys of the gateway's, in whatever form, and how many those were."""
+        found = self._own.find(raw)
+        if not found:
+            return raw, 0
+        put, out, at = Minter(self._key, tenant, {}).placeholder, [], 0
+        for start, end in found:
+            out += [raw[at:start], put(GATEWAY_KEY, raw[start:end].decode("utf-8", "replace")).encode()]
+            at = end
+        return b"".join([*out, raw[at:]]), len(found)
 
     async def _plain(self, keys: Keys, text: str) -> tuple[str, Mapping[str, int]]:
         """*text*, which is no JSON, without what must not be kept, and what that was. Raises ScanFailedError."""

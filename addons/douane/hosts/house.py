@@ -92,6 +92,8 @@ class Office:
         self.check(loaded)
         if self.courier is not None:
             self.courier.channels = loaded.alerts
+        if self.scribe is not None:
+            self.scribe.adopt(loaded.own_keys)
         gate.prices = self.prices.with_overrides(overrides(loaded))
         gate.adopt(loaded.chain)
         self.warm(loaded.chain)
@@ -215,8 +217,9 @@ def furnish(fittings: Fittings, loaded: Loaded, data: Path, chains: Sequence[str
         shelf.histories = histories
         fittings.register.give(SqliteObjects(histories, data_key))
         undo.pop_all()
-    return Office(loaded, fittings.tokens, prices, audit, ledger, data_key, Scribe(data_key, Scanner(Wanted())), shelf,
-                  fittings.register, Courier(ledger, loaded.alerts), histories)
+    scribe = Scribe(data_key, Scanner(Wanted()), loaded.own_keys)
+    return Office(loaded, fittings.tokens, prices, audit, ledger, data_key, scribe, shelf, fittings.register,
+                  Courier(ledger, loaded.alerts), histories)
 
 
 def open_log(folder: Path, node: str, workers: int) -> AuditLog:

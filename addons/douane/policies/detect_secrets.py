@@ -19,10 +19,11 @@ from douane.call import Call, Finding, Headers, Outcome
 from douane.detect.byrole import Eyes
 from douane.detect.find_secrets import TELLING
 from douane.detect.memory import Keys
-from douane.detect.secret_scanner import GATEWAY_KEY, KINDS, SecretScanner
+from douane.detect.own_keys import GATEWAY_KEY, OwnKeys
+from douane.detect.secret_scanner import KINDS, SecretScanner
 from douane.detect.values import Span
 from douane.echo import EchoMask
-from douane.keyforms import CODED, Forms
+from douane.keyforms import Forms
 from douane.policies.redact import Redact, _Redact, parse_remember
 from douane.policy import BodyFilter, Setting, Wires, policy, positions
 from douane.providers.base import Position, Wire
@@ -68,10 +69,10 @@ class DetectSecrets:
                 raise ValueError("allow: a glob of more than `*`, or sha256: and 8 to 64 hexadecimal digits")
 
     def bind(self, setting: Setting) -> "_DetectSecrets":
-        own = Forms(key for one in setting.secrets if len(key := one.reveal()) >= CODED)
+        own = OwnKeys(setting.secrets, setting.directory)
         actions = {**dict.fromkeys(KINDS, self.action), GATEWAY_KEY: "deny",
                    **{name.upper(): action for name, action in self.rules.items()}}
-        return _DetectSecrets(SecretScanner(own, setting.directory.by_secret, self.allow), setting.wires, actions, own,
+        return _DetectSecrets(SecretScanner(own, self.allow), setting.wires, actions, own.forms,
                               Redact(entities=(), restore=self.restore, remember=self.remember).bind(setting))
 
 
