@@ -22,14 +22,14 @@ class Keys(dict[str, bytes]):
     """Text → key, of one call's texts: each is hashed once, whoever asks. It goes with the call. The tenant is in the key: one
     learns nothing of what another has sent."""
 
-    __slots__ = ("tenant",)
+    __slots__ = ("_begun", "tenant")
 
     def __init__(self, tenant: str) -> None:
-        super().__init__()
         self.tenant = tenant
+        self._begun = _of(tenant)
 
     def __missing__(self, text: str) -> bytes:
-        made = _of(self.tenant).copy()
+        made = self._begun.copy()
         made.update(text.encode("utf-8", "surrogatepass"))
         key = made.digest()
         if len(self) < _TEXTS:
