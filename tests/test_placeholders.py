@@ -1,15 +1,18 @@
 """Placeholders, and the key they are made with."""
 
+import base64
 import pickle
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from douane.datakey import open_data_key
 from douane.errors import EnvironmentFailedError
-from douane.placeholders import LOOKS_LIKE, DataKey, Minter
+from douane.placeholders import LOOKS_LIKE, DataKey, Minter, _base32
 from douane.secrets import Originals
 
 KEY = DataKey(b"k" * 32)
@@ -85,3 +88,8 @@ def test_a_key_that_cannot_be_used(tmp_path: Path) -> None:
         open_data_key(file)
     with pytest.raises(EnvironmentFailedError, match="No such file"):
         open_data_key(tmp_path / "nowhere" / "secret.key")
+
+
+@given(st.binary(min_size=32, max_size=32), st.sampled_from(range(8, 49, 8)))
+def test_its_digits_are_base32(digest: bytes, length: int) -> None:
+    assert _base32(digest, length) == base64.b32encode(digest[:length * 5 // 8]).decode().lower()

@@ -6,7 +6,6 @@ or make one up. The way back is kept with the exchange alone, never stored; form
 not of this exchange mean nothing.
 """
 
-import base64
 import hmac
 import re
 from collections.abc import Mapping
@@ -22,6 +21,17 @@ LOOKS_LIKE = re.compile(r"<[A-Z][A-Z0-9_]{0,40}_[a-z2-7]{8,48}>")
 """Any text of a placeholder's form, ours or not."""
 
 _TYPE = re.compile(r"[^A-Z0-9_]+")
+
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
+_PAIRS = [first + second for first in _LETTERS for second in _LETTERS]
+
+
+def _base32(digest: bytes, length: int) -> str:
+    """The first *length* characters, a multiple of 8, of its base32 (RFC 4648) in small letters: a fifth of the time that
+    :func:`base64.b32encode` takes, and a placeholder is made for each value of each call."""
+    number = int.from_bytes(digest[:length * 5 // 8])
+    return "".join([_PAIRS[number >> bits & 1023] for bits in range(length * 5 - 10, -1, -10)])
 
 
 class DataKey:
@@ -72,8 +82,7 @@ class Minter:
             if not name[0].isalpha():
                 name = "X_" + name[:38]
             for length in range(DIGITS, 49, DIGITS):
-                digits = base64.b32encode(digest[: length * 5 // 8]).decode().lower()
-                made = f"<{name}_{digits}>"
+                made = f"<{name}_{_base32(digest, length)}>"
                 if self._values.setdefault(made, value) == value:
                     break
             else:

@@ -5,7 +5,6 @@ and providers make up (:func:`names`) may hold anything, is cut at 200 character
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import attrgetter
@@ -64,7 +63,7 @@ def about(call: Call, revision: str) -> dict[str, Any]:
 
 
 def _findings(findings: Iterable[Finding]) -> list[dict[str, Any]]:
-    return [asdict(one) for one in findings]
+    return [{"policy": one.policy, "type": one.type, "count": one.count, "where": one.where} for one in findings]
 
 
 type Body = dict[str, Any] | None
