@@ -10,18 +10,16 @@ No sockets, no ASGI: the governor feeds it and does what it says.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from douane.answer import AnswerPipe, Capture
-from douane.audit import record
 from douane.call import Call, Ended, Finding, Headers, Outcome, Usage
 from douane.chain import Chain, Entry
-from douane.counted import MOST_AHEAD, ahead, counted, shows_all
 from douane.echo import EchoMask
 from douane.errors import DENIALS, RefusedError
-from douane.gate import AuditSink, Gate
+from douane.gate import Gate
 from douane.ledger.base import LedgerUnavailableError, Rate, Slots
 from douane.logs import where
 from douane.outflow import AHEAD, STEP, Outflow
@@ -30,7 +28,9 @@ from douane.providers.ask_usage import UsageFilter, asking
 from douane.providers.base import Meter, Operation, Provider, Reading, query_keys
 from douane.providers.framing import Framing, framing_of
 from douane.purse import Purse
+from douane.result import Seen, result_of
 from douane.size import OF_THE_BYTES
+from douane.telling import Telling
 from douane.unsearched import declare
 from douane.verdict import ALLOW, Allow, Deny, Rewrite, Verdict
 from douane.waiting import at_once_or_within, is_cancelled
@@ -58,6 +58,10 @@ class _Clock:
     unread: float = 0.0
     """Seconds, summed, in which the client took nothing, so that nothing was read."""
     upstream_done: float = 0.0
+
+    def since_read(self) -> float:
+        """Seconds in which the provider may have made something that nobody read."""
+        return self.unread + time.perf_counter() - self.last_body
 
     def latencies(self) -> dict[str, float | None]:
         """Seconds. ``upstream`` is from the first byte sent to the provider to its last; ``gateway`` is the rest."""
@@ -95,14 +99,8 @@ class Exchange:
         """USD that it came to beyond what was held."""
         self._filters: tuple[BodyFilter, ...] = ()
         self._meter: Meter | None = None
-        self._reading = _NO_READING
-        """What it had read at the end."""
         self._pipe: AnswerPipe | None = None
-        self._scribe = gate.scribe if gate.log is not None and gate.chain.audit.level == "redacted" else None
-        self._told: tuple[Call, Mapping[str, Any]] | None = None
-        """What the records say of the call, as of the last that was written."""
-        self._asked = False
-        """Whether the request's body stands in the log."""
+        self._telling = Telling(gate)
         self._capture: Capture | None = None
         self._status = 0
         self._upstream_request_id = ""
@@ -141,19 +139,12 @@ class Exchange:
 
     async def intend(self) -> None:
         """Make the intent durable. Raises AuditUnavailableError."""
-        if self.gate.log is not None:
-            request = await self._request()
-            await self._append(self.gate.log, record.intent(
-                self._about(), self._findings, reserved_usd=self._purse.reserved_usd, request=request))
+        await self._telling.intend(self.call, self._findings, self._purse.reserved_usd)
 
     async def note_said(self, frame: bytes) -> None:
         """What a session's client says and asks nothing with, or (empty) that sound goes out: durable before it leaves. Raises
         AuditUnavailableError."""
-        if self.gate.log is not None:
-            call = replace(self.call, body=frame, document=None)
-            request = await self._scribe.request(call) if self._scribe is not None else None
-            await self.gate.log.append(record.event("said", self.gate.clock(), session=call.session, turn=call.id,
-                                                    **({"request": request} if frame else {"sound": True})))
+        await self._telling.said(self.call, frame)
 
     def session_filters(self) -> tuple[BodyFilter, ...] | Deny:
         """Filters for what the provider says in a session from now on, made for ``call``: the caller's, not this
@@ -366,8 +357,8 @@ class Exchange:
         self.takes = open_framing if open_framing is not None and open_framing.extendable else None
         if wire is not None and status < 300:
             self._meter = wire.meter(framing, headers)
-        if self._scribe is not None or (framing is not None and self._meter is not None):
-            key = self._key() if self._scribe is not None else ""
+        if self._telling.keeps_bodies or (framing is not None and self._meter is not None):
+            key = self._key() if self._telling.keeps_bodies else ""
             self._capture = Capture(EchoMask(key) if key else None)
             self._capture.framing = framing
         self._pipe = AnswerPipe(self._meter, self._filters, self.chain.edge.max_body, self._capture)
@@ -455,96 +446,20 @@ class Exchange:
         if self.done:
             return
         self.done = True
-        result = self._outcome(ended)
+        reading = self._meter.reading() if self._meter is not None else _NO_READING
+        wire = self.operation.wire if self.operation is not None else None
+        result = result_of(self.call, Seen(
+            ended, self._status, reading, wire, self._capture, self._meter is not None and self._meter.ended,
+            self._clock.since_read, self._upstream_request_id), self.gate.prices, forwarded=self.forwarded)
         try:
             await self._settle(result)
         finally:  # also where the server stops meanwhile: what has been done must be told
             latencies = self._clock.latencies()
             self._observe(result, latencies)
-            if self.gate.log is not None:
-                await self._tell(self.gate.log, result, latencies)
-
-    async def _tell(self, log: AuditSink, result: Outcome, latencies: dict[str, float | None]) -> None:
-        """The outcome into the log, without the bodies where the server stops while they are written down."""
-        millis = {name: None if value is None else round(value * 1000, 3) for name, value in latencies.items()}
-        request = response = None
-        try:
-            request, response = await self._request(), await self._response()
-        finally:
-            await self._append(log, record.outcome(
-                self._about(), self._findings, result, denial=self.denial, latency_ms=millis,
-                reserved_usd=self._purse.reserved_usd, overshot_usd=self._overshot, request=request, response=response))
-
-    def _about(self) -> Mapping[str, Any]:
-        """What both records of the call say of it."""
-        if self._told is None or self._told[0] is not self.call:
-            self._told = self.call, record.about(self.call, self.chain.revision)
-        return self._told[1]
-
-    async def _append(self, log: AuditSink, told: dict[str, Any]) -> None:
-        """*told* into the log, the names in it without what must not be kept; without names where the server stops
-        meanwhile."""
-        if self._scribe is None:
-            await log.append(told)
-            return
-        given = record.names(told)
-        names: Mapping[str, str] = dict.fromkeys(given, "")
-        try:
-            names = await self._scribe.names(self.call.principal.tenant, given)
-        finally:
-            await log.append(told if names is given else record.renamed(told, names))
-
-    async def _request(self) -> dict[str, Any] | None:
-        if self._scribe is None or self._asked:
-            return None
-        self._asked = True
-        return await self._scribe.request(self.call)
-
-    async def _response(self) -> dict[str, Any] | None:
-        if self._scribe is None or self._capture is None:
-            return None
-        wire = self.operation.wire if self.operation is not None else None
-        return await self._scribe.response(self.call, wire, self._capture, json=self._reading.json)
-
-    def _outcome(self, ended: Ended) -> Outcome:
-        reading = self._reading = self._meter.reading() if self._meter is not None else _NO_READING
-        cost, guessed, usage, whole = reading.cost_usd, False, reading.usage, False
-        if not self._clock.forwarded:
-            cost = 0.0  # nothing went upstream
-        elif cost is None:
-            if usage is None or reading.partial:
-                usage, whole = self._counted(reading)
-            if usage is not None:
-                names = (reading.model, self.call.model)
-                bill = self.gate.prices.bill(self.call.provider, names, usage, self.call.at, reading.tier)
-                cost, guessed = bill.usd, bill.ceiling
-        told = usage is not None and usage is reading.usage and not reading.partial
-        estimated = reading.partial or guessed or usage is not reading.usage
-        return Outcome(ended, self._status, usage, estimated, cost, reading.model, self._upstream_request_id,
-                       counted=whole and not guessed, told=told)
-
-    def _counted(self, reading: Reading) -> tuple[Usage | None, bool]:
-        """The usage of an answer that did not tell it, or not to its end, by what was seen of it, and whether that is all that
-        can have been billed."""
-        capture, wire = self._capture, self.operation.wire if self.operation is not None else None
-        if wire is None or not wire.bound.stated or capture is None or capture.lost or not capture.size:
-            return reading.usage, False
-        if self._status >= 300:  # the provider refused it
-            return reading.usage, False
-        if self.call.session:  # its sound is not kept, nor what the provider held before
-            return reading.usage, False
-        try:
-            usage = counted(self.call, wire, reading.usage, capture.raw(), capture.framing)
-        except Exception as error:  # noqa: BLE001 - the outcome must be written all the same
-            log.error("an answer could not be counted: %s", where(error), extra={"douane_id": self.call.id})
-            return reading.usage, False
-        unread = ahead(self._clock.unread + time.perf_counter() - self._clock.last_body)
-        model = reading.model or self.call.model
-        whole = (capture.framing is not None and unread <= MOST_AHEAD and shows_all(model, self.call.document)
-                 and shows_all(self.call.model, self.call.document) and not usage.reasoning)
-        if whole and not (self._meter is not None and self._meter.ended):
-            usage = replace(usage, output=usage.output + unread)
-        return usage, whole
+            await self._telling.came_to(
+                self.call, self._findings, result, denial=self.denial, seconds=latencies,
+                reserved_usd=self._purse.reserved_usd, overshot_usd=self._overshot, json=reading.json,
+                answer=None if self._capture is None else (wire, self._capture))
 
     async def _settle(self, result: Outcome) -> None:
         """Every policy that began, in reverse; one that fails is recorded and does not keep the others from theirs."""
