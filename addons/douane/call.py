@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
+from douane.frozen import made_fast
 from douane.secrets import NO_ORIGINALS, Originals, Secret
 
 __all__ = ["ANONYMOUS", "Call", "Caller", "Credential", "Ended", "Finding", "Headers", "Outcome", "Outgoing", "Principal",
@@ -120,6 +121,7 @@ class Credential:
     """Where there is one, *header* is not written: it signs."""
 
 
+@made_fast
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens. ``input`` is all of them: ``cached_input`` and ``cache_write`` are part of it, as ``reasoning`` is of
@@ -172,6 +174,7 @@ class Walked:
         self.keys: Any = None
 
 
+@made_fast
 @dataclass(frozen=True, slots=True)
 class Call:
     """One request to a provider, as policies see it."""
@@ -233,6 +236,7 @@ type Ended = Literal["complete", "denied", "client_disconnected", "upstream_erro
 """How an exchange ended. ``denied``: before anything went upstream. ``cut``: we ended it after that."""
 
 
+@made_fast
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of a call; what ``settle`` gets."""

@@ -14,6 +14,7 @@ from douane.call import Call, Caller, Headers, Target
 from douane.coding import coding_of, decode
 from douane.edge import split_authority
 from douane.errors import RefusedError
+from douane.frozen import made_fast
 from douane.gate import new_id
 from douane.providers.base import Operation, Provider
 from douane.providers.by_host import ANY
@@ -28,6 +29,7 @@ _OVERRIDES = frozenset({b"x-http-method-override", b"x-http-method", b"x-method-
 _QUOTED = re.compile(r'"[^"]*"')
 
 
+@made_fast
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """A request that a door found to be governed."""

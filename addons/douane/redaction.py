@@ -13,6 +13,7 @@ from typing import Protocol
 import jiter
 
 from douane.coded import Coded, coded_in
+from douane.frozen import made_fast
 from douane.placeholders import LOOKS_LIKE
 from douane.providers.edit import Place, Token, rewrite, tokens
 
@@ -45,6 +46,7 @@ class Written:
     types: tuple[str, ...]
 
 
+@made_fast
 @dataclass(frozen=True, slots=True)
 class Text:
     """*scanned* are the texts to be scanned: the text itself, then what it holds in another writing."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from douane.answer import Capture
 from douane.call import Call, Ended, Outcome, Usage
 from douane.counted import MOST_AHEAD, ahead, counted, shows_all
+from douane.frozen import made_fast
 from douane.gate import Pricing
 from douane.logs import where
 from douane.providers.base import Reading, Wire
@@ -19,6 +20,7 @@ __all__ = ["Seen", "result_of"]
 log = logging.getLogger("douane.exchange")
 
 
+@made_fast
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What is known of an answer at its end."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from douane.call import Call, Finding
+from douane.frozen import made_fast
 from douane.ledger.base import Rate, Slots
 from douane.ledger.claim import Claim
 from douane.providers.room import Room
@@ -19,6 +20,7 @@ class Allow:
     """Rate limits that it must fit, now: all of them or none."""
 
 
+@made_fast
 @dataclass(frozen=True, slots=True)
 class Rewrite:
     """Go on with *call* in place of the one that was shown."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from douane.errors import RefusedError
+from douane.frozen import made_fast
 from douane.ledger.windows import Period
 
 __all__ = ["ANSWER_SECONDS", "LARGEST", "MOST", "NANO", "NOTHING_SPENT", "Account", "Alert", "Balance", "ClosedLedger",
@@ -45,6 +46,7 @@ def nano(usd: float) -> int:
     return whole if exact - whole < _ROUNDING else whole + 1
 
 
+@made_fast
 @dataclass(frozen=True, slots=True)
 class Account:
     """What is counted together: one scope in one window, in one unit."""
@@ -65,6 +67,7 @@ class Account:
     """None: never."""
 
 
+@made_fast
 @dataclass(frozen=True, slots=True)
 class Demand:
     """What a call may come to in one account, and the account's limit."""

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from urllib.parse import unquote, unquote_plus, unquote_to_bytes
 
 from douane.call import Headers, Target, Usage
+from douane.frozen import made_fast
 from douane.providers.deltas import Deltas
 from douane.providers.dialogue import Dialogue
 from douane.providers.edit import Path, Place
@@ -78,6 +79,7 @@ class Bound:
     """Where a list has each of its elements answered: the prompts of legacy completions."""
 
 
+@made_fast
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What an answer said of itself."""
