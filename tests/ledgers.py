@@ -93,7 +93,7 @@ def worker(kind: str, place: str, code: str, *arguments: object) -> "subprocess.
 @contextlib.contextmanager
 def patience(kind: str) -> Iterator[None]:
     """On a busy machine nobody answers in time: how soon who does not is refused is each ledger's own tests' affair."""
-    names = ("writer",) if kind == "sqlite" else ("redis", "redis_desk", "redis_link")
+    names = ("patience",) if kind == "sqlite" else ("patience", "redis", "redis_link")
     with contextlib.ExitStack() as stack:
         for name in names:
             importlib.import_module(f"douane.ledger.{name}")

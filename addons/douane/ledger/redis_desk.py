@@ -5,12 +5,12 @@ kept until it is done, up to a bound, and is tried once more when the desk close
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from douane.errors import EnvironmentFailedError
 from douane.ledger.base import ANSWER_SECONDS, LedgerUnavailableError
+from douane.ledger.patience import Patience
 from douane.ledger.redis_cluster import Route
 from douane.ledger.redis_keys import Command, Script
 from douane.ledger.redis_line import Wish
@@ -34,10 +34,7 @@ class Desk:
         self.route = route
         self.closed = False
         self.owed: dict[Wish, Script] = {}
-        self._waiting: deque[tuple[float, Wish]] = deque()
-        """By when somebody has waited long enough, in that order: one timer is enough for all."""
-        self._timer: asyncio.TimerHandle | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._patience = Patience[Wish](_too_late)
 
     @property
     def failure(self) -> str:
@@ -71,14 +68,7 @@ class Desk:
     def put(self, asked: Wish) -> None:
         """Send it, and refuse it when it has taken too long."""
         self.check()
-        loop = asked.future.get_loop()
-        until = loop.time() + ANSWER_SECONDS
-        self._waiting.append((until, asked))
-        if self._loop is not loop:  # one that has ended leaves nobody who waits
-            self._loop, self._timer = loop, None
-            self._waiting = deque(one for one in self._waiting if one[1].future.get_loop() is loop)
-        if self._timer is None:
-            self._timer = loop.call_at(until, self._too_late)
+        self._patience.begin(asked.future, asked)
         self.route.put(asked)
 
     def close(self, run: Callable[[Sequence[tuple[Script, Command]]], Sequence[Any]]) -> None:
@@ -95,25 +85,13 @@ class Desk:
         for one, answer in zip(again, answers, strict=False):
             if answer in (0, 1):
                 _end(one, done=answer == 1)
-        for one in (*owed, *(one for _, one in self._waiting)):
+        for one in (*owed, *self._patience.end()):
             _end(one)
-        self._waiting.clear()
         self.route.close()
-        if self._timer is not None:
-            self._timer.cancel()
 
-    def _too_late(self) -> None:
-        """Refuse those who have waited long enough, and look again when the next have."""
-        loop, waiting = asyncio.get_running_loop(), self._waiting
-        self._timer = None
-        while waiting:
-            until, asked = waiting[0]
-            if not asked.future.done():
-                if until > loop.time():
-                    self._timer = loop.call_at(until, self._too_late)
-                    return
-                fail(asked, TOO_LATE.removeprefix("the ledger "))
-            waiting.popleft()
+
+def _too_late(asked: Wish) -> None:
+    fail(asked, TOO_LATE.removeprefix("the ledger "))
 
 
 def _end(asked: Wish, *, done: bool | None = None) -> None:

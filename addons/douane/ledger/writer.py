@@ -26,6 +26,7 @@ from typing import Any
 from douane.background import give_way
 from douane.errors import EnvironmentFailedError
 from douane.ledger.base import ANSWER_SECONDS, LedgerUnavailableError
+from douane.ledger.patience import Patience
 
 __all__ = ["PATIENT_MS", "Writer", "connect"]
 
@@ -99,6 +100,7 @@ class Writer:
         self._begin, self._done = begin, done
         self._wishes: queue.SimpleQueue[_Wish | None] = queue.SimpleQueue()
         self._owed: list[_Wish] = []
+        self._patience = Patience[_Wish](_too_late)
         self._closed = False
         self._thread: threading.Thread | None = None
         try:
@@ -133,18 +135,15 @@ class Writer:
         """*act*'s result. Raises LedgerUnavailableError within ANSWER_SECONDS; it may be done all the same."""
         if self._closed:
             raise LedgerUnavailableError("the ledger is closed")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         wish = _Wish(act, about, future, owed=False)
-        timer = loop.call_later(ANSWER_SECONDS, _too_late, wish)
+        self._patience.begin(future, wish)
         self._put(wish)
         try:
             return await future
         except asyncio.CancelledError:
             wish.given_up = True
             raise
-        finally:
-            timer.cancel()
 
     def owe(self, act: Callable[[Any], Any], about: Any = None) -> Awaitable[Any]:
         """In line when this returns; done when awaited, which nobody need. Raises LedgerUnavailableError."""
