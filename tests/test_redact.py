@@ -49,7 +49,7 @@ class Plain:
         self.asked: list[tuple[str, tuple[str, ...]]] = []
         self.known: list[str] = []
 
-    def know(self, tenant: str, texts: Sequence[str]) -> None:
+    def know(self, keys: Keys, texts: Sequence[str]) -> None:
         self.known += texts
 
     async def scan(self, keys: Keys, texts: Sequence[str], roles: Sequence[str]) -> list[tuple[Span, ...]]:

@@ -36,11 +36,11 @@ class Eyes:
         if self.reading is not None:
             self.reading.warm()
 
-    def know(self, tenant: str, texts: Sequence[str]) -> None:
+    def know(self, keys: Keys, texts: Sequence[str]) -> None:
         """*texts* are what is left of scanned ones without what was found in them: they hold nothing more."""
-        self.common.know(tenant, texts)
+        self.common.know(keys, texts)
         if self.reading is not None:
-            self.reading.know(tenant, texts)
+            self.reading.know(keys, texts)
 
     async def scan(self, keys: Keys, texts: Sequence[str], roles: Sequence[str]) -> list[tuple[Span, ...]]:
         """What stands in each text, whose role is the one beside it. *keys*: of the tenant's texts. Raises ScanFailedError."""

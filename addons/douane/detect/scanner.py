@@ -101,9 +101,8 @@ class Scanner:
                     found[index] = each
         return found
 
-    def know(self, tenant: str, texts: Sequence[str]) -> None:
+    def know(self, keys: Keys, texts: Sequence[str]) -> None:
         """*texts* are what is left of scanned ones without what was found in them: they hold nothing more."""
-        keys = Keys(tenant)
         for text in texts:
             self._memory.put(keys[text], ())
 

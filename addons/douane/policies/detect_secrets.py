@@ -85,7 +85,7 @@ class _Found:
     async def scan(self, _: Keys, texts: Sequence[str], _roles: Sequence[str]) -> list[tuple[Span, ...]]:
         return [self._spans.get(text, ()) for text in texts]
 
-    def know(self, _: str, texts: Sequence[str]) -> None:
+    def know(self, _: Keys, texts: Sequence[str]) -> None:
         """What is left of a text holds placeholders, which are no secrets."""
 
 

@@ -178,8 +178,8 @@ class _Redact:
         rest = iter([self.allow.less(text, each) for text, each in zip(asked, spans, strict=True)])
         left = [[next(rest) for _ in text.scanned] for text in texts]
         written = [text.write(each, put) for text, each in zip(texts, left, strict=True)]
-        clean = [one.text for text, one, each in zip(texts, written, left, strict=True) if one.text != text.text and all(
-            self._action(span.type) == "placeholder" for found in each for span in found)]
+        clean = [(one.text, not text.inner and not text.coded) for text, one, each in zip(texts, written, left, strict=True)
+                 if one.text != text.text and all(self._action(span.type) == "placeholder" for found in each for span in found)]
         for one in seams:
             own = [left[at][0] for at in one.parts]
             split = across(one, own, rest)
@@ -188,7 +188,8 @@ class _Redact:
                 for at, part in zip(one.parts, parts, strict=True):
                     written[at] = part
         if clean and self.allow is NOBODY:  # the log looks at these next, and a later turn may
-            self.scanner.know(tenant, [text for one in clean for text in read_text(one).scanned])
+            self.scanner.know(text_keys(call), [text for one, plain in clean for text in (
+                (one,) if plain else read_text(one).scanned)])
         return _Written(written, minter)
 
     def _judged(self, call: Call, wire: Wire, found: tuple[Position, ...], written: "_Written") -> Verdict:
