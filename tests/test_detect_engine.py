@@ -28,7 +28,8 @@ with warnings.catch_warnings():
     from presidio_analyzer import AnalyzerEngine, EntityRecognizer, RecognizerResult, predefined_recognizers
 
     from douane.detect.engine import _MENDED, _NEEDS, Engine, prepare, without_doubles
-    from douane.detect.phones import _Matcher, _Region
+    from douane.detect.phonerules import Region
+    from douane.detect.phones import _Tries
     from douane.detect.values import PHONE_REGIONS as REGIONS
 
 STOCK_DOUBLES = EntityRecognizer.remove_duplicates
@@ -124,7 +125,7 @@ def test_a_pattern_that_runs_out_of_time_is_not_skipped(monkeypatch: pytest.Monk
 
 SEEDS = ("a.", "1.", "1-", "a:", "a@", "1", "12 ", "a", " ", "GB82 ", "+1", "@", "::", "1.1.", "ab-", "(1", ")", "4111 ", "x1",
          "\u200b", "&#64;", "%40", "\\u0040", "\u0430", "_", "http://", "a@a.", "1a", "[", "~1", "//", "fe80:", "0x", "AB12",
-         "\n", '"', "é", "１")
+         "\n", '"', "é", "１", "/", "1", "001", "030", "~", "- ", ". ", "212", "555-01", "+", "Ann ", "\u2013")
 """Of which hostile texts are made: what patterns repeat, and what they end with."""
 
 
@@ -141,16 +142,16 @@ def cost(text: str) -> float:
 
 
 def test_no_crafted_text_takes_long() -> None:
-    """Ten thousand of 1 KB in the long run. phonenumbers is the slowest, by far: up to 0.15 ms a character on ``//1-//1-``."""
+    """Ten thousand of 4 KB in the long run. phonenumbers is the slowest, by far: it was 0.6 s on ``//1-//1-``."""
     rng = random.Random(11)
-    worst = max((cost(text := crafted(rng, 1000)), text[:60]) for _ in range(10 * EXAMPLES))
+    worst = max((cost(text := crafted(rng, 4096)), text) for _ in range(10 * EXAMPLES))
     if worst[0] > 0.25:  # what else this machine does falls on it, too
-        worst = (min(cost((worst[1] * 70)[:1000]) for _ in range(3)), worst[1])
-    assert worst[0] < 0.25, worst
+        worst = (min(cost(worst[1]) for _ in range(3)), worst[1])
+    assert worst[0] < 0.25, (worst[0], worst[1][:60])
 
 
 @pytest.mark.parametrize("seed", ["a.", "1.", "a:", "1.1.", "a@a.", "ab-", "1-", "12 ", "&#64;", "\u0430",
-                                  "GB82 ", "a" * 40 + "@"])
+                                  "GB82 ", "a" * 40 + "@", "//1-", "\uff11~1//", "555-01+1\uff111.1.", "/X\uff11", "4111 030"])
 def test_what_it_takes_grows_with_the_length(seed: str) -> None:
     small, large = (min(cost(seed * (size // len(seed)) + "@x") for _ in range(2)) for size in (3000, 12_000))
     assert large < 4 * small * 2.5 + 0.02
@@ -270,18 +271,25 @@ def test_of_numbers_behind_a_date_each_is_found() -> None:
         "212-555-0123", "312-555-0199", "415-555-0100"]
 
 
-@pytest.mark.parametrize("region", REGIONS)
-def test_no_number_is_missed_for_how_its_digits_look(region: str) -> None:
+PHONES = ("###-####", "(###) ###-####", "0## ### ## ##", "1 ### ### ####", "00## ## #### ####", "+## ## ### ####",
+          "\uff0b1 ### ### ####", "0#### ######", "011 ## ## #### ####", "#########", "############", "0##-#######",
+          "## 9####-####", "001 ### ### ####", "### ### #### ext. ##", "##########x##", "#### ######~##", "(0XX##) ####-####",
+          "\uff13###\u2013###\u2013####", "##/#####-//#", "++##", "+")
+
+
+@pytest.mark.parametrize("region", [*REGIONS, "CA", "IT", "AR"])
+def test_phonenumbers_own_matcher_finds_the_same_numbers(region: str) -> None:
+    """Its answer is only asked for where digits can be a number: what that leaves out is none."""
     import phonenumbers
 
-    rng, looked = random.Random(region), _Region(region)
-    shapes = ("###-####", "(###) ###-####", "0## ### ## ##", "1 ### ### ####", "00## ## #### ####", "+## ## ### ####",
-              "0#### ######", "011 ## ## #### ####", "#########", "############", "0##-#######", "## 9####-####")
+    rng, looked = random.Random(region), Region(region)
     found = 0
-    for _ in range(1200):
-        number = "".join(str(rng.randrange(10)) if sign == "#" else sign for sign in rng.choice(shapes))
-        stock = [(one.start, one.end) for one in phonenumbers.PhoneNumberMatcher(f"at {number} or", region)]
-        assert [(one.start, one.end) for one in _Matcher(f"at {number} or", looked)] == stock, number
+    for _ in range(600 * EXAMPLES):
+        shapes = rng.choices(PHONES, k=rng.choice((1, 1, 1, 2, 3)))
+        text = rng.choice((" ", "", "/", " - ", ", ")).join(shapes)
+        text = f"at {''.join(str(rng.randrange(10)) if sign == '#' else sign for sign in text)} or"
+        stock = [(one.start, one.end) for one in phonenumbers.PhoneNumberMatcher(text, region)]
+        assert [(one.at, one.end) for one in _Tries(text).numbers(looked)] == stock, text
         found += len(stock)
     assert found > 40
 

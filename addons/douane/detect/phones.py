@@ -1,20 +1,20 @@
 """Phone numbers: phonenumbers' matcher, as presidio runs it, on what can be one.
 
 Law: what stock presidio finds for these regions is found, but for numbers of less than seven digits, ISO dates, fractions and
-IPv4 addresses. phonenumbers takes 50 µs to say that a candidate is none of a region's, so it is only asked where a cheap look
-has not said so already: digits that fit no pattern of the region's numbers, whatever is taken from their beginning, are none of
-them."""
+IPv4 addresses. It is phonenumbers that says what may be read as a number, once for all regions, and whether it is one for a
+region; it takes 60 µs for that, so it is only asked where the digits can be one (:mod:`douane.detect.phonerules`)."""
 
-import unicodedata
+import sys
 from collections.abc import Iterator
 from itertools import zip_longest
+from typing import Any, NamedTuple
 
 import phonenumbers
 import regex  # type: ignore[import-untyped]
-from phonenumbers import PhoneMetadata
 from presidio_analyzer import RecognizerResult, predefined_recognizers
 from presidio_analyzer.nlp_engine import NlpArtifacts
 
+from douane.detect.phonerules import Reading, Region, abroad, read
 from douane.detect.values import PHONE_REGIONS
 
 __all__ = ["ENDS", "Phones"]
@@ -33,59 +33,85 @@ _NO_PHONE = regex.compile(
 takes none of those, but is slow to say so."""
 _DIGIT = regex.compile(r"\d")
 _LEAD, _EXTENSION = regex.compile(r"(?r)\D{0,12}"), 24
-_PLAIN = regex.compile(r"[0-9 ()/.\[\]~-]+")
-"""A candidate that is a number of the region itself, and nothing else: no ``+``, no extension, no carrier's code."""
-_NO_DIGITS = {code: None for code in range(128) if not chr(code).isdigit()}
-_MOST_BEFORE = 12
-"""Digits before a number that its region takes for a prefix: 0, a country code, a carrier's code."""
-_KINDS = ("fixed_line", "mobile", "toll_free", "premium_rate", "shared_cost", "personal_number", "voip", "pager", "uan",
-          "voicemail")
 
 
-def _rules(region: str) -> PhoneMetadata:
-    rules = PhoneMetadata.metadata_for_region(region)
-    if rules is None:
-        raise LookupError(f"phonenumbers knows no region {region}")
-    return rules
+class _Try(NamedTuple):
+    """A candidate that phonenumbers would parse, and what has been said of it."""
+
+    text: str
+    at: int
+    reading: Reading
+    said: dict[str, bool]
+    """By digits from the country code on, which mean the same to every region: whether it is a number."""
+
+    @property
+    def end(self) -> int:
+        return self.at + len(self.text)
 
 
-def _patterns(region: str) -> Iterator[str]:
-    """Of the numbers that are read by the rules of *region*: its own, and those of all who share its country code."""
-    code = phonenumbers.country_code_for_region(region)
-    for each in phonenumbers.region_codes_for_country_code(code):
-        rules = _rules(each)
-        for kind in _KINDS:
-            described = getattr(rules, kind)
-            if described is not None and described.national_number_pattern:
-                yield described.national_number_pattern
+class _Step(NamedTuple):
+    tries: list[_Try]
+    end: int
+    """Where the next begins if none of these is a number."""
 
 
-class _Region:
-    """Whether digits can be a number of one region."""
+class _Tries(phonenumbers.PhoneNumberMatcher):
+    """What phonenumbers would parse in one piece of text, in its order: the same for all regions."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        union = "|".join(f"(?:{one})" for one in sorted(set(_patterns(name))))
-        self._number = regex.compile(rf"(?:{union})", regex.ASCII)
-        self._abroad = regex.compile(_rules(name).international_prefix)
+    def __init__(self, text: str) -> None:
+        super().__init__(text, None)
+        self._steps: dict[int, _Step | None] = {}
+        self._tries: list[_Try] = []
+        self._seen: set[tuple[int, int]] = set()
+        self._may: dict[tuple[str, Reading], bool] = {}
+        self._asked: dict[str, phonenumbers.PhoneNumberMatcher] = {}
 
-    def may_have(self, candidate: str) -> bool:
-        if not candidate.isascii():  # phonenumbers reads any digit as that digit
-            candidate = "".join(str(unicodedata.decimal(sign, sign)) for sign in candidate)
-        if _PLAIN.fullmatch(candidate) is None:
-            return True
-        digits = candidate.translate(_NO_DIGITS)
-        return self._abroad.match(digits) is not None or any(
-            self._number.fullmatch(digits, at) for at in range(min(_MOST_BEFORE, len(digits) - 1) + 1))
+    def numbers(self, region: Region) -> Iterator[_Try]:
+        """Those that are numbers for *region*, and nowhere overlap."""
+        at = 0
+        while (step := self._step(at)) is not None:
+            found = next((one for one in step.tries if self._is_number(one, region)), None)
+            if found is not None:
+                yield found
+            at = step.end if found is None else found.end
 
+    def _step(self, at: int) -> _Step | None:
+        if at not in self._steps:
+            found: Any = self._find(at)  # which passes on what the next method gives
+            self._steps[at] = found
+        return self._steps[at]
 
-class _Matcher(phonenumbers.PhoneNumberMatcher):
-    def __init__(self, text: str, region: _Region) -> None:
-        super().__init__(text, region.name, leniency=phonenumbers.Leniency.VALID)
-        self._region = region
+    def _extract_match(self, candidate: str, offset: int) -> _Step:  # type: ignore[override]
+        self._tries, self._seen, self._max_tries = [], set(), sys.maxsize  # nothing is skipped
+        super()._extract_match(candidate, offset)
+        return _Step(self._tries, offset + len(candidate))
 
-    def _parse_and_verify(self, candidate: str, offset: int) -> phonenumbers.PhoneNumberMatch | None:
-        return super()._parse_and_verify(candidate, offset) if self._region.may_have(candidate) else None
+    def _parse_and_verify(self, candidate: str, offset: int) -> None:
+        if (offset, len(candidate)) in self._seen:
+            return
+        self._seen.add((offset, len(candidate)))
+        reading = read(candidate)
+        if reading is not None:
+            self._tries.append(_Try(candidate, offset, reading, {}))
+
+    def _is_number(self, one: _Try, region: Region) -> bool:
+        digits, plus, _ = one.reading
+        beyond = digits if plus and abroad(digits) else region.beyond(digits)
+        if beyond is None:
+            key = region.name, one.reading
+            if key not in self._may:
+                self._may[key] = region.may_have(one.reading)
+            return self._may[key] and self._ask(one, region)
+        if not abroad(beyond):
+            return False
+        if beyond not in one.said:
+            one.said[beyond] = self._ask(one, region)
+        return one.said[beyond]
+
+    def _ask(self, one: _Try, region: Region) -> bool:
+        if region.name not in self._asked:
+            self._asked[region.name] = phonenumbers.PhoneNumberMatcher(self.text, region.name)
+        return self._asked[region.name]._parse_and_verify(one.text, one.at) is not None
 
 
 class Phones(predefined_recognizers.PhoneRecognizer):
@@ -93,7 +119,7 @@ class Phones(predefined_recognizers.PhoneRecognizer):
 
     def __init__(self, regions: tuple[str, ...] = PHONE_REGIONS) -> None:
         super().__init__(supported_regions=regions)
-        self._each = [_Region(name) for name in regions]
+        self._each = [Region(name) for name in regions]
 
     def analyze(self, text: str, entities: list[str], nlp_artifacts: NlpArtifacts | None = None) -> list[RecognizerResult]:
         found: list[RecognizerResult] = []
@@ -103,10 +129,10 @@ class Phones(predefined_recognizers.PhoneRecognizer):
             if begin is None:
                 continue
             start = _LEAD.match(text, 0, begin).start()
-            piece = text[start:min(match.end() + _EXTENSION, after.start() if after else len(text))]
+            tries = _Tries(text[start:min(match.end() + _EXTENSION, after.start() if after else len(text))])
             for region in self._each:
-                results = [RecognizerResult("PHONE_NUMBER", one.start + start, one.end + start, self.SCORE)
-                           for one in _Matcher(piece, region) if sum(map(str.isdecimal, one.raw_string)) >= 7]
+                results = [RecognizerResult("PHONE_NUMBER", one.at + start, one.end + start, self.SCORE)
+                           for one in tries.numbers(region) if sum(map(str.isdecimal, one.text)) >= 7]
                 found += results
                 if any(one.start <= begin and one.end >= match.end() for one in results):
                     break
