@@ -27,7 +27,8 @@ with warnings.catch_warnings():
     from bench.stock import analyzer
     from presidio_analyzer import AnalyzerEngine, EntityRecognizer, RecognizerResult, predefined_recognizers
 
-    from douane.detect.engine import _MENDED, _NEEDS, Engine, prepare, without_doubles
+    from douane.detect.engine import _MENDED, _NEEDS, Engine, prepare
+    from douane.detect.patterns import without_doubles
     from douane.detect.phonerules import Region
     from douane.detect.phones import _Tries
     from douane.detect.values import PHONE_REGIONS as REGIONS

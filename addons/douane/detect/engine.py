@@ -5,10 +5,10 @@ brought along. Context words are not looked at: presidio's enhancer costs the sq
 
 import ipaddress
 import logging
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import phonenumbers
 import regex  # type: ignore[import-untyped]
 import tldextract.tldextract as suffixes
 from presidio_analyzer import EntityRecognizer, PatternRecognizer, RecognizerResult, predefined_recognizers
@@ -18,6 +18,7 @@ from douane.detect.disguise import undisguised
 from douane.detect.names import find_names
 from douane.detect.ner import Reader
 from douane.detect.own import Own
+from douane.detect.patterns import by_patterns, without_doubles
 from douane.detect.phones import ENDS, Phones
 from douane.detect.prefilter import Prefilter
 from douane.detect.shadow import shadow
@@ -92,8 +93,7 @@ class _Address(predefined_recognizers.IpRecognizer):
 
     def analyze(self, text: str, entities: list[str], nlp_artifacts: NlpArtifacts | None = None,
                 regex_flags: int | None = None) -> list[RecognizerResult]:
-        found = super().analyze(text, entities, nlp_artifacts, regex_flags)
-        return [one for one in found if not _is_network(text, one.start, one.end)]
+        return [one for one in by_patterns(self, text) if not _is_network(text, one.start, one.end)]
 
 
 _NOBODYS = [ipaddress.ip_network(one) for one in (
@@ -124,30 +124,11 @@ class _NoSkip(logging.Handler):
             raise ScanFailedError("a pattern ran out of time")
 
 
-def without_doubles(results: list[RecognizerResult]) -> list[RecognizerResult]:
-    """What presidio's own gives, which compares each result with each: those within none of their type that is surer (or as
-    sure, and longer)."""
-    kept: list[RecognizerResult] = []
-    if len(results) < 2:
-        return [one for one in results if one.score]
-    surer: dict[str, dict[float, tuple[list[int], list[int]]]] = {}
-    """By type and score: starts, ascending, and how far what begins up to there reaches."""
-    for one in sorted(set(results), key=lambda one: (-one.score, one.start, one.start - one.end)):
-        above = surer.setdefault(one.entity_type, {})
-        if not one.score or any((at := bisect_right(starts, one.start)) and reach[at - 1] >= one.end
-                                for starts, reach in above.values()):
-            continue
-        kept.append(one)
-        starts, reach = above.setdefault(one.score, ([], []))
-        starts.append(one.start)
-        reach.append(max(one.end, reach[-1] if reach else 0))
-    return kept
-
-
 def prepare() -> None:
     """Once in a process, before the first :class:`Engine`. Presidio's log is cut off: its messages name what was found."""
     EntityRecognizer.remove_duplicates = staticmethod(without_doubles)  # type: ignore[method-assign]
     suffixes.TLD_EXTRACTOR = suffixes.TLDExtract(suffix_list_urls=(), cache_dir=None)
+    getattr(phonenumbers, "enable_pattern_cache", bool)()  # where it has one: a third of the time
     log = logging.getLogger("presidio-analyzer")
     log.handlers, log.propagate = [_NoSkip()], False
     log.setLevel(logging.WARNING)
@@ -179,6 +160,11 @@ class _Detector(NamedTuple):
     recognizer: EntityRecognizer
     whole: bool
     """It needs more than parts of a text."""
+
+    def find(self, text: str) -> list[RecognizerResult]:
+        if isinstance(self.recognizer, PatternRecognizer) and type(self.recognizer).analyze is PatternRecognizer.analyze:
+            return by_patterns(self.recognizer, text)
+        return self.recognizer.analyze(text, [self.name], _NO_TOKENS)
 
     def sought(self) -> list[tuple[str, bool]]:
         """For the prefilter: what all that it finds ends with, and whether its case counts."""
@@ -248,10 +234,10 @@ class Engine:
             yield from (one for one in find_names(text) if one.score >= least)
 
     def _by_pattern(self, text: str, ends: Mapping[int, list[int]] | None) -> Iterator[Span]:
-        for (name, recognizer, whole), spans in self._likely(text, ends):
-            threshold = self._thresholds[name]
-            dark = shadow(text, [(0, len(text))] if whole else spans, _MOST.get(name))
-            found = {(one.start, one.end, one.score) for one in recognizer.analyze(dark.text, [name], _NO_TOKENS)
+        for detector, spans in self._likely(text, ends):
+            name, threshold = detector.name, self._thresholds[detector.name]
+            dark = shadow(text, [(0, len(text))] if detector.whole else spans, _MOST.get(name))
+            found = {(one.start, one.end, one.score) for one in detector.find(dark.text)
                      if one.score >= threshold}
             for at, end, score in found:
                 start = dark.back(at)

@@ -72,25 +72,6 @@ def _patterns(regions: list[str]) -> Iterator[str]:
                 yield described.national_number_pattern
 
 
-class _Prefix:
-    """What one region takes from the beginning of a number that is written as at home."""
-
-    def __init__(self, rules: PhoneMetadata) -> None:
-        self._pattern = re.compile(rules.national_prefix_for_parsing) if rules.national_prefix_for_parsing else None
-        self._instead = rules.national_prefix_transform_rule
-
-    def begins(self, digits: str) -> bool:
-        return self._pattern is not None and self._pattern.match(digits) is not None
-
-    def taken(self, digits: str) -> Iterator[str]:
-        """What may be left of *digits*, where there is something to take."""
-        found = self._pattern.match(digits) if self._pattern is not None else None
-        if found is not None and self._pattern is not None:
-            yield digits[found.end():]
-            if self._instead and found[found.re.groups] is not None:
-                yield self._pattern.sub(self._instead, digits, count=1)
-
-
 class Region:
     """Whether digits can be a number of one region: its own, or of one that shares its country code."""
 
@@ -99,10 +80,19 @@ class Region:
         rules = _rules(name)
         every = list(region_codes_for_country_code(rules.country_code or 0))
         self._main = _rules(every[0])
-        self._code = str(rules.country_code)
         self._abroad = re.compile(rules.international_prefix or "(?!)")
-        self._prefixes = [_Prefix(each) for each in ([rules] if every[0] == name else [rules, self._main])]
-        self._number = re.compile("|".join(f"(?:{one})" for one in sorted(set(_patterns(every)))), re.ASCII)
+        both = [rules] if self._main is rules else [rules, self._main]
+        prefixes = "|".join(f"(?:{one.national_prefix_for_parsing})" for one in both if one.national_prefix_for_parsing)
+        number = "|".join(f"(?:{one})" for one in sorted(set(_patterns(every))))
+        self._begins = re.compile(f"(?:{prefixes or '(?!)'}|{rules.country_code})", re.ASCII)
+        self._number = re.compile(f"(?:{number})", re.ASCII)
+        led = f"(?:{prefixes})?"
+        self._led = re.compile(f"{led}(?:{rules.country_code}{led})?{led}(?:{number})", re.ASCII)
+        """With what there may be before it, in this order."""
+        self._code = len(str(rules.country_code))
+        self._instead = [(re.compile(one.national_prefix_for_parsing), one.national_prefix_transform_rule) for one in both
+                         if one.national_prefix_for_parsing and one.national_prefix_transform_rule]
+        """Where other digits are put in place of a prefix."""
 
     def beyond(self, digits: str) -> str | None:
         """What stands behind the international prefix; None where there is none."""
@@ -112,24 +102,18 @@ class Region:
     def may_have(self, reading: Reading) -> bool:
         """Whether it can be a number of this country, without an international prefix."""
         digits = reading.digits
-        if self._number.fullmatch(digits) is not None and (not reading.plain or self._needs_no_prefix(digits)):
-            return True
-        if any(self._number.fullmatch(left) for left in self._taken(digits)):
-            return True
-        if not digits.startswith(self._code):
-            return False
-        home = digits[len(self._code):]
-        return any(self._number.fullmatch(left) or any(map(self._number.fullmatch, self._taken(left)))
-                   for left in (home, *self._taken(home)))
+        if self._begins.match(digits) is not None or not reading.plain:
+            return self._led.fullmatch(digits) is not None or any(map(self._led.fullmatch, self._others(digits)))
+        return self._number.fullmatch(digits) is not None and self._stands_alone(digits)
 
-    def _taken(self, digits: str) -> Iterator[str]:
-        for each in self._prefixes:
-            yield from each.taken(digits)
+    def _others(self, digits: str) -> Iterator[str]:
+        for pattern, instead in self._instead:
+            for each in (digits, digits[self._code:]):
+                once = pattern.sub(instead, each, count=1)
+                yield from (once, pattern.sub(instead, once, count=1))
 
-    def _needs_no_prefix(self, digits: str) -> bool:
+    def _stands_alone(self, digits: str) -> bool:
         """Whether *digits*, a number as it stands, may stand so: many countries write a 0 before it."""
-        if any(each.begins(digits) for each in self._prefixes):
-            return True
         written = phonenumberutil._choose_formatting_pattern_for_number(self._main.number_format, digits)
         if written is None or not written.national_prefix_formatting_rule or written.national_prefix_optional_when_formatting:
             return True
