@@ -30,7 +30,7 @@ with warnings.catch_warnings():
     from douane.detect.engine import _MENDED, _NEEDS, Engine, prepare
     from douane.detect.patterns import without_doubles
     from douane.detect.phonerules import Region
-    from douane.detect.phones import _Tries
+    from douane.detect.phones import Tries
     from douane.detect.values import PHONE_REGIONS as REGIONS
 
 STOCK_DOUBLES = EntityRecognizer.remove_duplicates
@@ -290,7 +290,7 @@ def test_phonenumbers_own_matcher_finds_the_same_numbers(region: str) -> None:
         text = rng.choice((" ", "", "/", " - ", ", ")).join(shapes)
         text = f"at {''.join(str(rng.randrange(10)) if sign == '#' else sign for sign in text)} or"
         stock = [(one.start, one.end) for one in phonenumbers.PhoneNumberMatcher(text, region)]
-        assert [(one.at, one.end) for one in _Tries(text).numbers(looked)] == stock, text
+        assert [(one.at, one.end) for one in Tries(text, [looked]).numbers(region)] == stock, text
         found += len(stock)
     assert found > 40
 

@@ -6,12 +6,12 @@ here, with its own patterns. A number with ``+`` and a country code, or behind a
 regions."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata, phonenumberutil, region_codes_for_country_code
 
-__all__ = ["Reading", "Region", "abroad", "read"]
+__all__ = ["Reading", "Region", "read", "who_may_have"]
 
 _PLAIN = re.compile(r"[\d ()/.\[\]\u2010-\u2015\u2212\u30fc\uff0d-\uff0f\u00a0\u00ad\u200b\u2060\u3000\uff08\uff09\uff3b\uff3d"
                     r"-]+")
@@ -50,7 +50,7 @@ def read(candidate: str) -> Reading | None:
     return Reading(digits, plus, plain) if _FEWEST <= len(digits) <= _MOST else None
 
 
-def abroad(digits: str) -> bool:
+def _abroad(digits: str) -> bool:
     """Whether *digits* may be a country code and a number there."""
     return digits[:1] != "0" and any(
         int(digits[:size]) in COUNTRY_CODE_TO_REGION_CODE and len(digits) - size >= _FEWEST
@@ -64,12 +64,23 @@ def _rules(region: str) -> PhoneMetadata:
     return rules
 
 
-def _patterns(regions: list[str]) -> Iterator[str]:
+def _described(regions: list[str]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The patterns of all numbers of *regions*, and how long they may be."""
     for each in regions:
+        rules = _rules(each)
         for kind in _KINDS:
-            described = getattr(_rules(each), kind)
+            described = getattr(rules, kind)
             if described is not None and described.national_number_pattern:
-                yield described.national_number_pattern
+                yield described.national_number_pattern, described.possible_length or tuple(range(_MOST))
+
+
+def _written(rules: PhoneMetadata, *, bare: bool) -> re.Pattern[str]:
+    """The forms in which numbers are written without their national prefix, or never are."""
+    forms = [f"(?={one.leading_digits_pattern[-1]})(?:{one.pattern})" if one.leading_digits_pattern else f"(?:{one.pattern})"
+             for one in rules.number_format if bare == (
+                 not one.national_prefix_formatting_rule or bool(one.national_prefix_optional_when_formatting)
+                 or phonenumberutil._formatting_rule_has_first_group_only(one.national_prefix_formatting_rule))]
+    return re.compile("|".join(forms) or "(?!)", re.ASCII)
 
 
 class Region:
@@ -83,7 +94,9 @@ class Region:
         self._abroad = re.compile(rules.international_prefix or "(?!)")
         both = [rules] if self._main is rules else [rules, self._main]
         prefixes = "|".join(f"(?:{one.national_prefix_for_parsing})" for one in both if one.national_prefix_for_parsing)
-        number = "|".join(f"(?:{one})" for one in sorted(set(_patterns(every))))
+        described = list(_described(every))
+        number = "|".join(f"(?:{one})" for one in sorted({pattern for pattern, _ in described}))
+        self._lengths = frozenset(length for _, lengths in described for length in lengths)
         self._begins = re.compile(f"(?:{prefixes or '(?!)'}|{rules.country_code})", re.ASCII)
         self._number = re.compile(f"(?:{number})", re.ASCII)
         led = f"(?:{prefixes})?"
@@ -93,6 +106,7 @@ class Region:
         self._instead = [(re.compile(one.national_prefix_for_parsing), one.national_prefix_transform_rule) for one in both
                          if one.national_prefix_for_parsing and one.national_prefix_transform_rule]
         """Where other digits are put in place of a prefix."""
+        self._bare, self._not_bare = (_written(self._main, bare=bare) for bare in (True, False))
 
     def beyond(self, digits: str) -> str | None:
         """What stands behind the international prefix; None where there is none."""
@@ -104,7 +118,7 @@ class Region:
         digits = reading.digits
         if self._begins.match(digits) is not None or not reading.plain:
             return self._led.fullmatch(digits) is not None or any(map(self._led.fullmatch, self._others(digits)))
-        return self._number.fullmatch(digits) is not None and self._stands_alone(digits)
+        return len(digits) in self._lengths and self._number.fullmatch(digits) is not None and self._stands_alone(digits)
 
     def _others(self, digits: str) -> Iterator[str]:
         for pattern, instead in self._instead:
@@ -114,7 +128,19 @@ class Region:
 
     def _stands_alone(self, digits: str) -> bool:
         """Whether *digits*, a number as it stands, may stand so: many countries write a 0 before it."""
-        written = phonenumberutil._choose_formatting_pattern_for_number(self._main.number_format, digits)
-        if written is None or not written.national_prefix_formatting_rule or written.national_prefix_optional_when_formatting:
-            return True
-        return phonenumberutil._formatting_rule_has_first_group_only(written.national_prefix_formatting_rule)
+        return self._bare.fullmatch(digits) is not None or self._not_bare.fullmatch(digits) is None
+
+
+def who_may_have(reading: Reading, regions: Iterable[Region]) -> dict[str, str]:
+    """Those of *regions* that may have it as a number; and what of it is dialled from abroad, or nothing."""
+    if reading.plus and _abroad(reading.digits):
+        return {region.name: reading.digits for region in regions}
+    may = {}
+    for region in regions:
+        beyond = region.beyond(reading.digits)
+        if beyond is None:
+            if region.may_have(reading):
+                may[region.name] = ""
+        elif _abroad(beyond):
+            may[region.name] = beyond
+    return may

@@ -4,35 +4,37 @@ Law: what stock presidio finds for these regions is found, but for numbers of le
 IPv4 addresses. It is phonenumbers that says what may be read as a number, once for all regions, and whether it is one for a
 region; it takes 60 µs for that, so it is only asked where the digits can be one (:mod:`douane.detect.phonerules`)."""
 
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import phonenumbers
-import regex  # type: ignore[import-untyped]
 from presidio_analyzer import RecognizerResult, predefined_recognizers
 from presidio_analyzer.nlp_engine import NlpArtifacts
 
-from douane.detect.phonerules import Reading, Region, abroad, read
+from douane.detect.phonerules import Reading, Region, read, who_may_have
 from douane.detect.values import PHONE_REGIONS
 
-__all__ = ["ENDS", "Phones"]
+__all__ = ["ENDS", "Phones", "Tries"]
 
 ENDS = r"\d(?:[-xX/ .()\[\]~]{0,4}\d){6}"
 """What ASCII text that holds a number holds, for the prefilter."""
 _PUNCTUATION = ("-xX\u2010-\u2015\u2212\u30fc\uff0d-\uff0f \u00a0\u00ad\u200b\u2060\u3000()\uff08\uff09\uff3b\uff3d"
                 ".\\[\\]/~\u2053\u223c\uff5e")
-_NUMBER = regex.compile(rf"\d(?:[{_PUNCTUATION}]{{0,4}}+\d){{6,}}+")
+_NUMBER = re.compile(rf"\d(?=[{_PUNCTUATION}\d]{{6}})(?:\d|[{_PUNCTUATION}]{{1,4}}+\d){{6,}}+")
 """Seven digits and more with what phonenumbers takes for punctuation between them."""
-_NO_PHONE = regex.compile(
+_NO_PHONE = re.compile(
     r"(?:19|20)\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])(?!\d|-\d)|0\.\d++(?![-x./~#]|\s\d)|"
     r"(?:(?:25[0-5]|2[0-4]\d|1\d\d|\d\d?)\.){3}(?:25[0-5]|2[0-4]\d|1\d\d|\d\d?)(?:/\d\d?)?(?![.\d/])(?![-x(~#]|\s\d)|"
-    r"\d++[a-df-wyz]|(?<=[a-z])\d++(?![-x(.\s/~#\]\u2010-\u2015\uff08])", regex.IGNORECASE)
+    r"\d++[a-df-wyz]|(?<=[a-z])\d++(?![-x(.\s/~#\]\u2010-\u2015\uff08])", re.IGNORECASE)
 """An ISO date, a fraction or an IPv4 address, which phonenumbers takes for numbers in Germany; digits that touch a letter: it
 takes none of those, but is slow to say so."""
-_DIGIT = regex.compile(r"\d")
-_LEAD, _EXTENSION = regex.compile(r"(?r)\D{0,12}"), 24
+_DIGIT = re.compile(r"\d")
+_LEAD, _EXTENSION = 12, 24
+"""Characters before and behind a run that may belong to a number in it."""
+_SINCE_DIGIT = re.compile(r"\D*\Z")
 
 
 class _Try(NamedTuple):
@@ -40,9 +42,10 @@ class _Try(NamedTuple):
 
     text: str
     at: int
-    reading: Reading
+    may: Mapping[str, str]
+    """By region that may have it: what is dialled from abroad, which is the same to all; empty for a number of its own."""
     said: dict[str, bool]
-    """By digits from the country code on, which mean the same to every region: whether it is a number."""
+    """Of what is dialled from abroad, whether it is a number."""
 
     @property
     def end(self) -> int:
@@ -55,22 +58,31 @@ class _Step(NamedTuple):
     """Where the next begins if none of these is a number."""
 
 
-class _Tries(phonenumbers.PhoneNumberMatcher):
-    """What phonenumbers would parse in one piece of text, in its order: the same for all regions."""
+class Tries(phonenumbers.PhoneNumberMatcher):
+    """What phonenumbers would parse in one piece of text, in its order: the same for all *regions*."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, regions: Sequence[Region]) -> None:
         super().__init__(text, None)
+        self._regions = regions
         self._steps: dict[int, _Step | None] = {}
-        self._tries: list[_Try] = []
-        self._seen: set[tuple[int, int]] = set()
-        self._may: dict[tuple[str, Reading], bool] = {}
+        self._tries: dict[tuple[int, int], _Try] = {}
+        self._may: dict[Reading, Mapping[str, str]] = {}
         self._asked: dict[str, phonenumbers.PhoneNumberMatcher] = {}
 
-    def numbers(self, region: Region) -> Iterator[_Try]:
+    def any(self) -> bool:
+        """Whether a region may have one of them."""
+        at = 0
+        while (step := self._step(at)) is not None:
+            if step.tries:
+                return True
+            at = step.end
+        return False
+
+    def numbers(self, region: str) -> Iterator[_Try]:
         """Those that are numbers for *region*, and nowhere overlap."""
         at = 0
         while (step := self._step(at)) is not None:
-            found = next((one for one in step.tries if self._is_number(one, region)), None)
+            found = next((one for one in step.tries if region in one.may and self._is_number(one, region)), None)
             if found is not None:
                 yield found
             at = step.end if found is None else found.end
@@ -82,36 +94,30 @@ class _Tries(phonenumbers.PhoneNumberMatcher):
         return self._steps[at]
 
     def _extract_match(self, candidate: str, offset: int) -> _Step:  # type: ignore[override]
-        self._tries, self._seen, self._max_tries = [], set(), sys.maxsize  # nothing is skipped
+        self._tries, self._max_tries = {}, sys.maxsize  # nothing is skipped
         super()._extract_match(candidate, offset)
-        return _Step(self._tries, offset + len(candidate))
+        return _Step([one for one in self._tries.values() if one.may], offset + len(candidate))
 
     def _parse_and_verify(self, candidate: str, offset: int) -> None:
-        if (offset, len(candidate)) in self._seen:
-            return
-        self._seen.add((offset, len(candidate)))
-        reading = read(candidate)
-        if reading is not None:
-            self._tries.append(_Try(candidate, offset, reading, {}))
+        key = offset, len(candidate)
+        if key not in self._tries:
+            reading = read(candidate)
+            if reading not in self._may and reading is not None:
+                self._may[reading] = who_may_have(reading, self._regions)
+            self._tries[key] = _Try(candidate, offset, self._may[reading] if reading is not None else {}, {})
 
-    def _is_number(self, one: _Try, region: Region) -> bool:
-        digits, plus, _ = one.reading
-        beyond = digits if plus and abroad(digits) else region.beyond(digits)
-        if beyond is None:
-            key = region.name, one.reading
-            if key not in self._may:
-                self._may[key] = region.may_have(one.reading)
-            return self._may[key] and self._ask(one, region)
-        if not abroad(beyond):
-            return False
-        if beyond not in one.said:
-            one.said[beyond] = self._ask(one, region)
-        return one.said[beyond]
+    def _is_number(self, one: _Try, region: str) -> bool:
+        dialled = one.may[region]
+        if not dialled:
+            return self._ask(one, region)
+        if dialled not in one.said:
+            one.said[dialled] = self._ask(one, region)
+        return one.said[dialled]
 
-    def _ask(self, one: _Try, region: Region) -> bool:
-        if region.name not in self._asked:
-            self._asked[region.name] = phonenumbers.PhoneNumberMatcher(self.text, region.name)
-        return self._asked[region.name]._parse_and_verify(one.text, one.at) is not None
+    def _ask(self, one: _Try, region: str) -> bool:
+        if region not in self._asked:
+            self._asked[region] = phonenumbers.PhoneNumberMatcher(self.text, region)
+        return self._asked[region]._parse_and_verify(one.text, one.at) is not None
 
 
 class Phones(predefined_recognizers.PhoneRecognizer):
@@ -128,11 +134,11 @@ class Phones(predefined_recognizers.PhoneRecognizer):
             begin = _begin(text, match.start(), match.end())
             if begin is None:
                 continue
-            start = _LEAD.match(text, 0, begin).start()
-            tries = _Tries(text[start:min(match.end() + _EXTENSION, after.start() if after else len(text))])
-            for region in self._each:
+            start = _lead(text, begin)
+            tries = Tries(text[start:min(match.end() + _EXTENSION, after.start() if after else len(text))], self._each)
+            for region in self._each if tries.any() else ():
                 results = [RecognizerResult("PHONE_NUMBER", one.at + start, one.end + start, self.SCORE)
-                           for one in tries.numbers(region) if sum(map(str.isdecimal, one.text)) >= 7]
+                           for one in tries.numbers(region.name) if sum(map(str.isdecimal, one.text)) >= 7]
                 found += results
                 if any(one.start <= begin and one.end >= match.end() for one in results):
                     break
@@ -147,3 +153,9 @@ def _begin(text: str, start: int, end: int) -> int | None:
             return None
         start = following.start()
     return start if sum(map(str.isdecimal, text[start:end])) >= 7 else None
+
+
+def _lead(text: str, begin: int) -> int:
+    """Where what stands before a number may begin: behind the last digit, at most so far away."""
+    found = _SINCE_DIGIT.search(text, max(0, begin - _LEAD), begin)
+    return found.start() if found is not None else begin
