@@ -3,7 +3,6 @@
 Law: nothing skipped, nothing fetched. A recognizer that runs out of time raises; tldextract reads the suffix list it
 brought along. Context words are not looked at: presidio's enhancer costs the square of a text's length."""
 
-import ipaddress
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from presidio_analyzer.nlp_engine import NlpArtifacts
 from douane.detect.disguise import undisguised
 from douane.detect.names import find_names
 from douane.detect.ner import Reader
+from douane.detect.nobodys import is_network, is_nobodys_address, stands_for_nothing
 from douane.detect.own import Own
 from douane.detect.patterns import by_patterns, without_doubles
 from douane.detect.phones import ENDS, Phones
@@ -85,31 +85,11 @@ class _Address(predefined_recognizers.IpRecognizer):
     networks (``10.0.0.0/8``)."""
 
     def invalidate_result(self, pattern_text: str) -> bool:
-        if super().invalidate_result(pattern_text):
-            return True
-        address = ipaddress.ip_address(pattern_text)
-        return address.is_loopback or address.is_multicast or any(
-            address in network for network in _NOBODYS if network.version == address.version)
+        return bool(super().invalidate_result(pattern_text)) or is_nobodys_address(pattern_text)
 
     def analyze(self, text: str, entities: list[str], nlp_artifacts: NlpArtifacts | None = None,
                 regex_flags: int | None = None) -> list[RecognizerResult]:
-        return [one for one in by_patterns(self, text) if not _is_network(text, one.start, one.end)]
-
-
-_NOBODYS = [ipaddress.ip_network(one) for one in (
-    "0.0.0.0/8", "240.0.0.0/4", "192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "::/128", "2001:db8::/32")]
-_PREFIX = regex.compile(r"/(\d{1,3})(?![\d.])")
-
-
-def _is_network(text: str, start: int, end: int) -> bool:
-    prefix = _PREFIX.match(text, end)
-    if prefix is None:
-        return False
-    try:
-        network = ipaddress.ip_network(f"{text[start:end]}/{prefix[1]}")
-    except ValueError:  # an address in that network, or none at all
-        return False
-    return network.num_addresses > 1
+        return [one for one in by_patterns(self, text) if not is_network(text, one.start, one.end)]
 
 
 _MENDED: Mapping[str, type[_Email | _Pesel | _Address]] = {
@@ -241,7 +221,8 @@ class Engine:
                      if one.score >= threshold}
             for at, end, score in found:
                 start = dark.back(at)
-                yield Span(name, start, start + end - at, score)
+                if not stands_for_nothing(name, text, start, start + end - at):
+                    yield Span(name, start, start + end - at, score)
 
     def _likely(self, text: str, ends: Mapping[int, list[int]] | None
                 ) -> Iterator[tuple[_Detector, Iterable[tuple[int, int]]]]:

@@ -1,7 +1,7 @@
 """Phone numbers: phonenumbers' matcher, as presidio runs it, on what can be one.
 
-Law: what stock presidio finds for these regions is found, but for numbers of less than seven digits, ISO dates, fractions and
-IPv4 addresses. It is phonenumbers that says what may be read as a number, once for all regions, and whether it is one for a
+Law: what stock presidio finds for these regions is found, but for numbers of less than seven digits, ISO dates, fractions, DOIs
+and IPv4 addresses. It is phonenumbers that says what may be read as a number, once for all regions, and whether it is one for a
 region; it takes 60 µs for that, so it is only asked where the digits can be one (:mod:`douane.detect.phonerules`)."""
 
 import re
@@ -25,12 +25,15 @@ _PUNCTUATION = ("-xX\u2010-\u2015\u2212\u30fc\uff0d-\uff0f \u00a0\u00ad\u200b\u2
                 ".\\[\\]/~\u2053\u223c\uff5e")
 _NUMBER = re.compile(rf"\d(?=[{_PUNCTUATION}\d]{{6}})(?:\d|[{_PUNCTUATION}]{{1,4}}+\d){{6,}}+")
 """Seven digits and more with what phonenumbers takes for punctuation between them."""
+_IPV4 = r"(?:(?:25[0-5]|2[0-4]\d|1\d\d|\d\d?)\.){3}(?:25[0-5]|2[0-4]\d|1\d\d|\d\d?)"
 _NO_PHONE = re.compile(
     r"(?:19|20)\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])(?!\d|-\d)|0\.\d++(?![-x./~#]|\s\d)|"
-    r"(?:(?:25[0-5]|2[0-4]\d|1\d\d|\d\d?)\.){3}(?:25[0-5]|2[0-4]\d|1\d\d|\d\d?)(?:/\d\d?)?(?![.\d/])(?![-x(~#]|\s\d)|"
+    r"(?<![+.\d])[1-9]\.(?:\d{7,8}|\d{12,}|(?<=[=(\[-]\d\.)\d{9,11})(?!\d|[-x/~#(]|\.\d|\s\d)|"
+    r"10\.\d{4,5}/\d[\d.]*+(?![-x/~#(]|\s\d)|"
+    rf"{_IPV4}(?:/(?:{_IPV4}|\d\d?))?(?![.\d/])(?![-x(~#]|\s\d)|"
     r"\d++[a-df-wyz]|(?<=[a-z])\d++(?![-x(.\s/~#\]\u2010-\u2015\uff08])", re.IGNORECASE)
-"""An ISO date, a fraction or an IPv4 address, which phonenumbers takes for numbers in Germany; digits that touch a letter: it
-takes none of those, but is slow to say so."""
+"""An ISO date, a fraction, a DOI or an IPv4 address with its mask, which phonenumbers takes for numbers in Germany; digits that
+touch a letter: it takes none of those, but is slow to say so. ``2.3033456789`` may be the second of a list."""
 _DIGIT = re.compile(r"\d")
 _LEAD, _EXTENSION = 12, 24
 """Characters before and behind a run that may belong to a number in it."""
