@@ -17,6 +17,7 @@ os.environ.setdefault("REGEX_TIMEOUT_SECONDS", "5")  # read by presidio when it 
 sys.path.insert(0, str(Path(__file__).parents[1] / "addons"))
 
 from bench import goods
+from bench.detect_here import conversation, held
 from bench.measure import rss_bytes
 from douane.detect import DEFAULT_ENTITIES, ENTITIES, Scanner, Wanted
 from douane.detect.pool import pool
@@ -37,6 +38,7 @@ def main() -> int:
     for kind, size, ours, stock in costs(seed):
         print(f"{kind:8}{size:8}{ours:9.2f}{stock:9.2f}{stock / ours:7.1f}×")
     asyncio.run(the_scanner(seed))
+    asyncio.run(here(seed))
     alarms()
     return 0
 
@@ -88,6 +90,15 @@ async def the_scanner(seed: int) -> None:
         print(f"mixed{size:11} first {median(first):8.2f} ms   seen before {median(again) * 1e3:8.1f} µs")
     print(f"one worker, idle: {rss_bytes(pool().pids[0]) / 1e6:.0f} MB resident")
     await scanner.aclose()
+
+
+async def here(seed: int) -> None:
+    print("\nCPU-ms of this process for a conversation of 200 KB, all seen but the last message\n")
+    for what, cost in (await conversation(seed)).items():
+        print(f"{what:28}{cost:8.2f}")
+    print("\nthe event loop held at once for a single text, CPU-ms at most: first seen, seen before\n")
+    for kind, size, first, again in await held(seed):
+        print(f"{kind:8}{size:9}{first:9.2f}{again:9.2f}")
 
 
 def alarms() -> None:

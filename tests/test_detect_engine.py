@@ -27,8 +27,11 @@ with warnings.catch_warnings():
     from bench.stock import analyzer
     from presidio_analyzer import AnalyzerEngine, EntityRecognizer, RecognizerResult, predefined_recognizers
 
-    from douane.detect.engine import _MENDED, _NEEDS, Engine, prepare, without_doubles
-    from douane.detect.phones import _Matcher, _Region
+    from douane.detect.engine import _MENDED, _NEEDS, Engine, prepare
+    from douane.detect.nobodys import stands_for_nothing
+    from douane.detect.patterns import without_doubles
+    from douane.detect.phonerules import Region
+    from douane.detect.phones import Tries
     from douane.detect.values import PHONE_REGIONS as REGIONS
 
 STOCK_DOUBLES = EntityRecognizer.remove_duplicates
@@ -75,9 +78,11 @@ def by_stock(text: str, entities: tuple[str, ...], threshold: float) -> list[Spa
 
 
 def kept(text: str, spans: Iterable[Span]) -> tuple[Span, ...]:
-    """Less what we leave out on purpose: phone numbers of less than seven digits, dates and fractions taken for one."""
-    return resolve(one for one in spans if one.type != "PHONE_NUMBER" or (
-        sum(map(str.isdecimal, text[one.start:one.end])) >= 7 and not NO_PHONE.fullmatch(text[one.start:one.end])))
+    """Less what we leave out on purpose: phone numbers of less than seven digits, dates and fractions taken for one, and what
+    stands for nothing."""
+    return resolve(one for one in spans if not stands_for_nothing(one.type, text, one.start, one.end) and (
+        one.type != "PHONE_NUMBER" or (sum(map(str.isdecimal, text[one.start:one.end])) >= 7
+                                       and not NO_PHONE.fullmatch(text[one.start:one.end]))))
 
 
 @pytest.mark.parametrize(("entities", "threshold", "texts"), [(DEFAULT_ENTITIES, 0.4, 90), (tuple(ENTITIES), 0.0, 45)])
@@ -124,7 +129,7 @@ def test_a_pattern_that_runs_out_of_time_is_not_skipped(monkeypatch: pytest.Monk
 
 SEEDS = ("a.", "1.", "1-", "a:", "a@", "1", "12 ", "a", " ", "GB82 ", "+1", "@", "::", "1.1.", "ab-", "(1", ")", "4111 ", "x1",
          "\u200b", "&#64;", "%40", "\\u0040", "\u0430", "_", "http://", "a@a.", "1a", "[", "~1", "//", "fe80:", "0x", "AB12",
-         "\n", '"', "é", "１")
+         "\n", '"', "é", "１", "/", "1", "001", "030", "~", "- ", ". ", "212", "555-01", "+", "Ann ", "\u2013")
 """Of which hostile texts are made: what patterns repeat, and what they end with."""
 
 
@@ -141,16 +146,16 @@ def cost(text: str) -> float:
 
 
 def test_no_crafted_text_takes_long() -> None:
-    """Ten thousand of 1 KB in the long run. phonenumbers is the slowest, by far: up to 0.15 ms a character on ``//1-//1-``."""
+    """Ten thousand of 4 KB in the long run. phonenumbers is the slowest, by far: it was 0.6 s on ``//1-//1-``."""
     rng = random.Random(11)
-    worst = max((cost(text := crafted(rng, 1000)), text[:60]) for _ in range(10 * EXAMPLES))
+    worst = max((cost(text := crafted(rng, 4096)), text) for _ in range(10 * EXAMPLES))
     if worst[0] > 0.25:  # what else this machine does falls on it, too
-        worst = (min(cost((worst[1] * 70)[:1000]) for _ in range(3)), worst[1])
-    assert worst[0] < 0.25, worst
+        worst = (min(cost(worst[1]) for _ in range(3)), worst[1])
+    assert worst[0] < 0.25, (worst[0], worst[1][:60])
 
 
 @pytest.mark.parametrize("seed", ["a.", "1.", "a:", "1.1.", "a@a.", "ab-", "1-", "12 ", "&#64;", "\u0430",
-                                  "GB82 ", "a" * 40 + "@"])
+                                  "GB82 ", "a" * 40 + "@", "//1-", "\uff11~1//", "555-01+1\uff111.1.", "/X\uff11", "4111 030"])
 def test_what_it_takes_grows_with_the_length(seed: str) -> None:
     small, large = (min(cost(seed * (size // len(seed)) + "@x") for _ in range(2)) for size in (3000, 12_000))
     assert large < 4 * small * 2.5 + 0.02
@@ -270,18 +275,25 @@ def test_of_numbers_behind_a_date_each_is_found() -> None:
         "212-555-0123", "312-555-0199", "415-555-0100"]
 
 
-@pytest.mark.parametrize("region", REGIONS)
-def test_no_number_is_missed_for_how_its_digits_look(region: str) -> None:
+PHONES = ("###-####", "(###) ###-####", "0## ### ## ##", "1 ### ### ####", "00## ## #### ####", "+## ## ### ####",
+          "\uff0b1 ### ### ####", "0#### ######", "011 ## ## #### ####", "#########", "############", "0##-#######",
+          "## 9####-####", "001 ### ### ####", "### ### #### ext. ##", "##########x##", "#### ######~##", "(0XX##) ####-####",
+          "\uff13###\u2013###\u2013####", "##/#####-//#", "++##", "+")
+
+
+@pytest.mark.parametrize("region", [*REGIONS, "CA", "IT", "AR"])
+def test_phonenumbers_own_matcher_finds_the_same_numbers(region: str) -> None:
+    """Its answer is only asked for where digits can be a number: what that leaves out is none."""
     import phonenumbers
 
-    rng, looked = random.Random(region), _Region(region)
-    shapes = ("###-####", "(###) ###-####", "0## ### ## ##", "1 ### ### ####", "00## ## #### ####", "+## ## ### ####",
-              "0#### ######", "011 ## ## #### ####", "#########", "############", "0##-#######", "## 9####-####")
+    rng, looked = random.Random(region), Region(region)
     found = 0
-    for _ in range(1200):
-        number = "".join(str(rng.randrange(10)) if sign == "#" else sign for sign in rng.choice(shapes))
-        stock = [(one.start, one.end) for one in phonenumbers.PhoneNumberMatcher(f"at {number} or", region)]
-        assert [(one.start, one.end) for one in _Matcher(f"at {number} or", looked)] == stock, number
+    for _ in range(600 * EXAMPLES):
+        shapes = rng.choices(PHONES, k=rng.choice((1, 1, 1, 2, 3)))
+        text = rng.choice((" ", "", "/", " - ", ", ")).join(shapes)
+        text = f"at {''.join(str(rng.randrange(10)) if sign == '#' else sign for sign in text)} or"
+        stock = [(one.start, one.end) for one in phonenumbers.PhoneNumberMatcher(text, region)]
+        assert [(one.at, one.end) for one in Tries(text, [looked]).numbers(region)] == stock, text
         found += len(stock)
     assert found > 40
 
@@ -294,6 +306,30 @@ def test_no_number_is_missed_for_how_its_digits_look(region: str) -> None:
 def test_an_address_is_somebodys_or_none(text: str, found: int) -> None:
     """Nor is it a phone number."""
     assert [one.type for one in resolve(engine(Wanted()).scan(f"at {text}, or"))] == ["IP_ADDRESS"] * found
+
+
+@pytest.mark.parametrize("text", [
+    "slope=3.02447542484", "-1.07431931,", "1.0810874155219827", "0.4111111111111111", "[0.4111111111111111, 1]",
+    "10.1145/42372.42381", "doi.org/10.1080/03610928908830127", "192.0.2.0/255.255.255.0", "'1.3.6.1.5.5.7.3.2'",
+    "1.3.6.1.4.1.188.7.1.1.2", "UUID('12345678-1234-5678-1234-567812345678')", "Decimal('1.38435736E+12')",
+    "python-build.20260509073544.228", "1476118438992", "digits = '0123456789'", "b'1234567890'", "sys.maxsize == 2147483647",
+    "sparse[1::2]", "[x for x in y[::2]]", "Instruction::Add", "$JSON::PP::a", "B::svref_2object", "Boston, MA 02110-1301, USA",
+    "gpt-4.1-2025-04-14", "claude-haiku-4-5-20251001", "issues/160#issuecomment-1866099640"])
+def test_what_source_code_is_full_of_is_nobodys(text: str) -> None:
+    assert resolve(engine(Wanted()).scan(text)) == ()
+
+
+@pytest.mark.parametrize(("text", "kind"), [
+    ("1.2125550123", "PHONE_NUMBER"), ("2.2125550123", "PHONE_NUMBER"), ("089.12345678", "PHONE_NUMBER"),
+    ("00.33.6.12.34.56.78", "PHONE_NUMBER"), ("33.6.12.34.56.78", "PHONE_NUMBER"), ("tel-212-555-0123", "PHONE_NUMBER"),
+    ("call(2125550123)", "PHONE_NUMBER"), ("https://wa.me/14155550123", "PHONE_NUMBER"), ("?phone=2125550123", "PHONE_NUMBER"),
+    ("10.1145 212-555-0123", "PHONE_NUMBER"), ("3.0244754 212-555-0123", "PHONE_NUMBER"), ("02110-1301", "PHONE_NUMBER"),
+    ("1.4111111111111111", "CREDIT_CARD"), ("no.4111111111111111", "CREDIT_CARD"), ("PESEL44051401359", "PL_PESEL"),
+    ("12345678Z", "ES_NIF"), ("1.12345678Z", "ES_NIF"), ("10.1.2.3.5060", "IP_ADDRESS"), ("[fd00::1]", "IP_ADDRESS"),
+    ("x[fe80::1ff:fe23:4567:890a]", "IP_ADDRESS"), ("::ffff:10.1.2.3", "IP_ADDRESS"), ("943 476 5919", "UK_NHS"),
+    ("2345-6789-0124", "IN_AADHAAR"), ("12345678-1234-5678-1234 2345-6789-0124", "IN_AADHAAR")])
+def test_what_may_be_somebodys_is_found(text: str, kind: str) -> None:
+    assert kind in {one.type for one in engine(Wanted()).scan(text)}
 
 
 def test_numbers_with_dots_are_still_phone_numbers() -> None:

@@ -4,8 +4,7 @@ that comes back as history, or is read by nobody there.
 Laws: a text takes names from itself and from the texts before it alone, so that a turn that is added changes no byte of the
 earlier ones. Only whole words in the same letters count. Linear in the texts for each of a bounded number of names."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from douane.detect.spans import resolve
 from douane.detect.values import BY_MODEL, Span
@@ -34,7 +33,22 @@ def carried(texts: Sequence[str], roles: Sequence[str], found: Sequence[tuple[Sp
             value = text[one.start:one.end]
             if one.type in BY_MODEL and len(known) < _NAMES and len(value) >= _LEAST and not value.islower():
                 known.setdefault(value, one)
-        again = [Span(one.type, *match.span(), one.score) for value, one in known.items() if value in text
-                 for match in re.finditer(rf"(?<!\w){re.escape(value)}(?!\w)", text)]
+        again = [Span(one.type, at, at + len(value), one.score) for value, one in known.items() for at in _words(text, value)]
         every.append(resolve([*spans, *again]) if len(again) > sum(one.type in BY_MODEL for one in spans) else spans)
     return every
+
+
+def _words(text: str, value: str) -> Iterator[int]:
+    """Where *value* stands as a whole word, nowhere overlapping itself. (``re`` takes a hundred times as long, for it does not
+    look for the letters first.)"""
+    at = text.find(value)
+    while at >= 0:
+        end = at + len(value)
+        whole = not (at and _is_of_word(text[at - 1])) and not _is_of_word(text[end:end + 1])
+        if whole:
+            yield at
+        at = text.find(value, end if whole else at + 1)
+
+
+def _is_of_word(sign: str) -> bool:
+    return sign.isalnum() or sign == "_"

@@ -3,12 +3,11 @@
 Law: nothing skipped, nothing fetched. A recognizer that runs out of time raises; tldextract reads the suffix list it
 brought along. Context words are not looked at: presidio's enhancer costs the square of a text's length."""
 
-import ipaddress
 import logging
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import phonenumbers
 import regex  # type: ignore[import-untyped]
 import tldextract.tldextract as suffixes
 from presidio_analyzer import EntityRecognizer, PatternRecognizer, RecognizerResult, predefined_recognizers
@@ -17,7 +16,9 @@ from presidio_analyzer.nlp_engine import NlpArtifacts
 from douane.detect.disguise import undisguised
 from douane.detect.names import find_names
 from douane.detect.ner import Reader
+from douane.detect.nobodys import is_network, is_nobodys_address, stands_for_nothing
 from douane.detect.own import Own
+from douane.detect.patterns import by_patterns, without_doubles
 from douane.detect.phones import ENDS, Phones
 from douane.detect.prefilter import Prefilter
 from douane.detect.shadow import shadow
@@ -84,32 +85,11 @@ class _Address(predefined_recognizers.IpRecognizer):
     networks (``10.0.0.0/8``)."""
 
     def invalidate_result(self, pattern_text: str) -> bool:
-        if super().invalidate_result(pattern_text):
-            return True
-        address = ipaddress.ip_address(pattern_text)
-        return address.is_loopback or address.is_multicast or any(
-            address in network for network in _NOBODYS if network.version == address.version)
+        return bool(super().invalidate_result(pattern_text)) or is_nobodys_address(pattern_text)
 
     def analyze(self, text: str, entities: list[str], nlp_artifacts: NlpArtifacts | None = None,
                 regex_flags: int | None = None) -> list[RecognizerResult]:
-        found = super().analyze(text, entities, nlp_artifacts, regex_flags)
-        return [one for one in found if not _is_network(text, one.start, one.end)]
-
-
-_NOBODYS = [ipaddress.ip_network(one) for one in (
-    "0.0.0.0/8", "240.0.0.0/4", "192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "::/128", "2001:db8::/32")]
-_PREFIX = regex.compile(r"/(\d{1,3})(?![\d.])")
-
-
-def _is_network(text: str, start: int, end: int) -> bool:
-    prefix = _PREFIX.match(text, end)
-    if prefix is None:
-        return False
-    try:
-        network = ipaddress.ip_network(f"{text[start:end]}/{prefix[1]}")
-    except ValueError:  # an address in that network, or none at all
-        return False
-    return network.num_addresses > 1
+        return [one for one in by_patterns(self, text) if not is_network(text, one.start, one.end)]
 
 
 _MENDED: Mapping[str, type[_Email | _Pesel | _Address]] = {
@@ -124,30 +104,11 @@ class _NoSkip(logging.Handler):
             raise ScanFailedError("a pattern ran out of time")
 
 
-def without_doubles(results: list[RecognizerResult]) -> list[RecognizerResult]:
-    """What presidio's own gives, which compares each result with each: those within none of their type that is surer (or as
-    sure, and longer)."""
-    kept: list[RecognizerResult] = []
-    if len(results) < 2:
-        return [one for one in results if one.score]
-    surer: dict[str, dict[float, tuple[list[int], list[int]]]] = {}
-    """By type and score: starts, ascending, and how far what begins up to there reaches."""
-    for one in sorted(set(results), key=lambda one: (-one.score, one.start, one.start - one.end)):
-        above = surer.setdefault(one.entity_type, {})
-        if not one.score or any((at := bisect_right(starts, one.start)) and reach[at - 1] >= one.end
-                                for starts, reach in above.values()):
-            continue
-        kept.append(one)
-        starts, reach = above.setdefault(one.score, ([], []))
-        starts.append(one.start)
-        reach.append(max(one.end, reach[-1] if reach else 0))
-    return kept
-
-
 def prepare() -> None:
     """Once in a process, before the first :class:`Engine`. Presidio's log is cut off: its messages name what was found."""
     EntityRecognizer.remove_duplicates = staticmethod(without_doubles)  # type: ignore[method-assign]
     suffixes.TLD_EXTRACTOR = suffixes.TLDExtract(suffix_list_urls=(), cache_dir=None)
+    getattr(phonenumbers, "enable_pattern_cache", bool)()  # where it has one: a third of the time
     log = logging.getLogger("presidio-analyzer")
     log.handlers, log.propagate = [_NoSkip()], False
     log.setLevel(logging.WARNING)
@@ -179,6 +140,11 @@ class _Detector(NamedTuple):
     recognizer: EntityRecognizer
     whole: bool
     """It needs more than parts of a text."""
+
+    def find(self, text: str) -> list[RecognizerResult]:
+        if isinstance(self.recognizer, PatternRecognizer) and type(self.recognizer).analyze is PatternRecognizer.analyze:
+            return by_patterns(self.recognizer, text)
+        return self.recognizer.analyze(text, [self.name], _NO_TOKENS)
 
     def sought(self) -> list[tuple[str, bool]]:
         """For the prefilter: what all that it finds ends with, and whether its case counts."""
@@ -248,14 +214,15 @@ class Engine:
             yield from (one for one in find_names(text) if one.score >= least)
 
     def _by_pattern(self, text: str, ends: Mapping[int, list[int]] | None) -> Iterator[Span]:
-        for (name, recognizer, whole), spans in self._likely(text, ends):
-            threshold = self._thresholds[name]
-            dark = shadow(text, [(0, len(text))] if whole else spans, _MOST.get(name))
-            found = {(one.start, one.end, one.score) for one in recognizer.analyze(dark.text, [name], _NO_TOKENS)
+        for detector, spans in self._likely(text, ends):
+            name, threshold = detector.name, self._thresholds[detector.name]
+            dark = shadow(text, [(0, len(text))] if detector.whole else spans, _MOST.get(name))
+            found = {(one.start, one.end, one.score) for one in detector.find(dark.text)
                      if one.score >= threshold}
             for at, end, score in found:
                 start = dark.back(at)
-                yield Span(name, start, start + end - at, score)
+                if not stands_for_nothing(name, text, start, start + end - at):
+                    yield Span(name, start, start + end - at, score)
 
     def _likely(self, text: str, ends: Mapping[int, list[int]] | None
                 ) -> Iterator[tuple[_Detector, Iterable[tuple[int, int]]]]:

@@ -16,8 +16,12 @@ CAPITALS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _FULL, _SAID, _LONE = 0.7, 0.6, 0.5
 """Scores: given name and surname, or behind a title; said to be a name; a given name by itself."""
 _LETTERS = r"[^\W\d_]"
-_WORD = rf"[^\W\d_a-zß-öø-ÿ](?:['’](?=[^\W\d_a-z]))?{_LETTERS}*(?:-{_LETTERS}+|['’][^\W\d_a-z]{_LETTERS}+)*"
-_CAPITAL = re.compile(_WORD)
+_REST = rf"(?:['’](?=[^\W\d_a-z]))?{_LETTERS}*(?:-{_LETTERS}+|['’][^\W\d_a-z]{_LETTERS}+)*"
+_WORD = rf"[^\W\d_a-zß-öø-ÿ]{_REST}"
+_CAPITAL = re.compile(rf"[A-ZÀ-ÖØ-Þ\u0100-\U0010ffff](?<=[^\W\d_]){_REST}")
+"""Where one begins: plain ranges are looked for twice as fast."""
+_BLANK = " \n\t(\""
+"""What stands before most words."""
 _NOT_BEFORE = frozenset("_.@/\\#$<&-")
 """No name begins behind one of these: it is a part of an address, a path or a name in source code."""
 _SMALL = "|".join(sorted(PARTICLES))
@@ -37,6 +41,8 @@ _MAY_SAY = (
     "speaking with", "talk to", "from:", "to:", "cc:", " by", "by:", "patient", "patient,", "client", "client,", "customer",
     "customer,", "employee", "regards,", "sincerely,", "cheers,", "signed,", "attn:", "and", ",")
 """… and so that a surname of the list makes one of a word that is in none."""
+_ENDINGS = frozenset(one[-2:] for one in (*_SAYS, *_FIELD, *_MAY_SAY))
+"""Of each of these: quick to say."""
 _BACK = 28
 """Characters before a word in which it is looked for what says that it is a name."""
 _STATEMENTS = ("def ", "class ", "import ", "elif ", "const ", "var ", "func ", "fn ", "namespace ", "#", "//", "@", "$ ")
@@ -66,7 +72,7 @@ def find_names(text: str) -> list[Span]:
     given, code = known.given, dict[int, bool]()
     for match in _CAPITAL.finditer(text):
         start, end = match.span()
-        if start < at or (start and _within(text, start)):
+        if start < at or (start and text[start - 1] not in _BLANK and _within(text, start)):
             continue
         word = match[0]
         if not word[0].isupper():
@@ -194,4 +200,5 @@ def _goes_before(text: str, start: int, words: list[str]) -> bool:
 
 def _said(text: str, start: int, what: tuple[str, ...] = _MAY_SAY) -> bool:
     """Whether what stands before says that a name comes."""
-    return text[max(0, start - _BACK):start].rstrip(" \t\n\"'“").lower().endswith(what)
+    before = text[max(0, start - _BACK):start].rstrip(" \t\n\"'“")
+    return (before[-2:].lower() in _ENDINGS or before[-1:] == ",") and before.lower().endswith(what)

@@ -8,6 +8,7 @@ Hyperscan reads 20 KB in 0.2 ms, where the recognizers' own patterns one by one 
 platforms; without one the worker looks for what each needs by itself (``engine.py``), and the answers are the same.
 """
 
+import codecs
 import importlib
 import re
 import unicodedata
@@ -61,23 +62,29 @@ class _Meant(dict[int, str]):
         return found
 
 
-_WIDE = re.compile(r"[^\x00-\xff]")
 _MEANT = _Meant()
 _WITHIN_LATIN = bytes(code if code < 128 else ord(_meant(chr(code))) for code in range(256))
-_RARE = 16
-"""Of so many characters one that is beyond Latin-1: then these are looked for, else each is looked at."""
+_RARE = 8
+"""Of so many characters less than one byte more in UTF-8: then what is beyond Latin-1 is met one by one, else each character
+is looked at."""
+
+
+def _beyond_latin(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return error.object[error.start:error.end].translate(_MEANT), error.end
+
+
+codecs.register_error("douane.meant", _beyond_latin)
 
 
 def _ascii(text: str) -> bytes:
     """*text* as patterns take it, a byte a character."""
     if text.isascii():
         return text.encode()
-    wide = len(text) - len(text.encode("latin-1", "ignore"))
-    if wide * _RARE > len(text):
+    if (len(text.encode("utf-8", "surrogatepass")) - len(text)) * _RARE > len(text):
         return text.translate(_MEANT).encode()
-    if wide:
-        text = _WIDE.sub(lambda found: _MEANT[ord(found[0])], text)
-    return text.encode("latin-1").translate(_WITHIN_LATIN)
+    return text.encode("latin-1", "douane.meant").translate(_WITHIN_LATIN)
 
 
 class Prefilter:

@@ -12,7 +12,7 @@ from douane.detect.namelists import lists
 from douane.detect.names import CAPITALS, find_names
 from douane.detect.pool import Pool, pool
 from douane.detect.prefilter import SEED, SEED_SIGNS
-from douane.detect.spans import CHUNK, cut, join, resolve
+from douane.detect.spans import CHUNK, cut, joined, resolve
 from douane.detect.values import ScanFailedError, Span, Wanted
 
 __all__ = ["Scanner", "cannot_hold_any"]
@@ -29,6 +29,8 @@ type _Chunk = tuple[int, int, int]
 """Index of a text, start and end in it."""
 
 
+_FIRST = 4096
+"""Characters at which is looked first: a long text that holds nothing in them is rare."""
 _NAMES_HERE = 8192
 """Characters of a text in which names are looked for in this process: 0.5 ms."""
 
@@ -82,7 +84,8 @@ class Scanner:
         new: dict[bytes, list[int]] = {}
         memory = self._memory
         for index, text in enumerate(texts):
-            if not self._asks_all and not self._own and cannot_hold_any(text, self._signs):
+            if not self._asks_all and not self._own and cannot_hold_any(text[:_FIRST], self._signs) and cannot_hold_any(
+                    text, self._signs):
                 continue
             key = keys[text]
             known = memory.get(key)
@@ -132,7 +135,7 @@ class Scanner:
         for question, answer in zip(questions, answers, strict=True):
             for (index, _, _), spans in zip(question, answer, strict=True):
                 found[index].append(spans)
-        return [join(each, spans) for each, spans in zip(chunks, found, strict=True)]
+        return [await _joined(each, spans) for each, spans in zip(chunks, found, strict=True)]
 
     async def _ask(self, texts: list[str], question: list[_Chunk]) -> list[list[Span]]:
         pieces = [texts[index][start:end] for index, start, end in question]
@@ -143,6 +146,16 @@ class Scanner:
         ours.holders.add(self)
         ours.grow(self._workers)
         return ours
+
+
+async def _joined(chunks: list[tuple[int, int]], found: list[list[Span]]) -> tuple[Span, ...]:
+    """Chunk by chunk, for a long text may hold thousands: others have their turn between."""
+    spans: list[Span] = []
+    for part in joined(chunks, found):
+        spans += part
+        if len(chunks) > 1:
+            await asyncio.sleep(0)
+    return tuple(spans)
 
 
 def _questions(chunks: list[list[tuple[int, int]]]) -> list[list[_Chunk]]:

@@ -43,7 +43,7 @@ def shadow(text: str, spans: Iterable[tuple[int, int]], most: int | None = None)
         if parts and start <= floor:
             start = parts.pop()[0]
         stop = len(text) if most is None else min(len(text), high + most)
-        found = _BREAK.search(text, high, stop) if high < stop else None
+        found = _BREAK.search(text, high, stop, concurrent=False) if high < stop else None
         floor = found.start() if found is not None else max(stop, min(high, len(text)))
         parts.append((start, floor))
     starts, at = [], 0
@@ -56,5 +56,5 @@ def shadow(text: str, spans: Iterable[tuple[int, int]], most: int | None = None)
 
 def _start(text: str, floor: int, low: int) -> int:
     """Behind the last blank or quote before *low*; *floor* where there is none above it."""
-    found = _BREAK_BEFORE.search(text, floor, low) if low > floor else None
+    found = _BREAK_BEFORE.search(text, floor, low, concurrent=False) if low > floor else None
     return found.end() if found is not None else floor

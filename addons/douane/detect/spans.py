@@ -2,15 +2,17 @@
 
 Law: what a whole text would give, its chunks give, for everything up to ``OVERLAP - 2 * EDGE`` characters long."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
 
 from douane.detect.values import Span, priority
 
-__all__ = ["CHUNK", "EDGE", "OVERLAP", "cut", "join", "resolve"]
+__all__ = ["CHUNK", "EDGE", "OVERLAP", "cut", "join", "joined", "resolve"]
 
 CHUNK = 32_768
 """Characters of the largest piece that is scanned at once."""
 OVERLAP = 1024
+_START = attrgetter("start")
 EDGE = 64
 """So near to a cut, a chunk may have seen only a part of what stands there."""
 
@@ -18,16 +20,38 @@ EDGE = 64
 def resolve(spans: Iterable[Span]) -> tuple[Span, ...]:
     """Of spans that overlap, the one whose type comes first in ``ENTITIES`` stays, of one type the longest, then the surest.
     What stays is sorted and overlaps nowhere."""
-    ordered = sorted(spans, key=lambda span: (priority(span.type), span.start - span.end, -span.score, span.start))
-    if len(ordered) < 2:
-        return tuple(ordered)
-    taken = bytearray(max(span.end for span in ordered))
+    kept: list[Span] = []
+    for group in _groups(spans):
+        kept += _of_group(group)
+    return tuple(kept)
+
+
+def _groups(spans: Iterable[Span]) -> Iterator[list[Span]]:
+    """Those that hang together, from left to right: nothing of one group overlaps with anything of another."""
+    group: list[Span] = []
+    reach = 0
+    for span in sorted(spans, key=_START):
+        if group and span.start >= reach:
+            yield group
+            group, reach = [], 0
+        group.append(span)
+        reach = max(reach, span.end)
+    if group:
+        yield group
+
+
+def _of_group(spans: list[Span]) -> list[Span]:
+    if len(spans) == 1:
+        return spans
+    low = spans[0].start
+    taken = bytearray(max(span.end for span in spans) - low)
     kept = []
-    for span in ordered:
-        if not any(taken[span.start:span.end]):
-            taken[span.start:span.end] = b"\1" * (span.end - span.start)
+    for span in sorted(spans, key=lambda span: (priority(span.type), span.start - span.end, -span.score, span.start)):
+        start, end = span.start - low, span.end - low
+        if not any(taken[start:end]):
+            taken[start:end] = b"\1" * (end - start)
             kept.append(span)
-    return tuple(sorted(kept, key=lambda span: span.start))
+    return sorted(kept, key=_START)
 
 
 def cut(length: int) -> list[tuple[int, int]]:
@@ -39,9 +63,16 @@ def cut(length: int) -> list[tuple[int, int]]:
 def join(chunks: Sequence[tuple[int, int]], found: Sequence[Iterable[Span]]) -> tuple[Span, ...]:
     """The spans of the whole text from those of its chunks. Where a span lies at a cut and the neighbour saw all around it,
     the neighbour's word counts."""
+    return tuple(span for part in joined(chunks, found) for span in part)
+
+
+def joined(chunks: Sequence[tuple[int, int]], found: Sequence[Iterable[Span]]) -> Iterator[Sequence[Span]]:
+    """What :func:`join` gives, in as many parts as there are chunks, so that who has other things to do may do them between."""
     if len(chunks) == 1:
-        return resolve(found[0])
-    kept = []
+        yield resolve(found[0])
+        return
+    open_: list[Span] = []
+    """What the next chunk may know better."""
     for at, ((start, end), spans) in enumerate(zip(chunks, found, strict=True)):
         before = chunks[at - 1][1] if at else start
         after = chunks[at + 1][0] if at + 1 < len(chunks) else end
@@ -50,5 +81,12 @@ def join(chunks: Sequence[tuple[int, int]], found: Sequence[Iterable[Span]]) -> 
             doubtful = (at and low - start < EDGE and high + EDGE <= before) or (
                 after < end and end - high < EDGE and low - EDGE >= after)
             if not doubtful:
-                kept.append(Span(span.type, low, high, span.score))
-    return resolve(kept)
+                open_.append(Span(span.type, low, high, span.score))
+        done: list[Span] = []
+        groups, open_ = list(_groups(open_)), []
+        for group in groups:
+            if max(span.end for span in group) <= after:
+                done += _of_group(group)
+            else:
+                open_ += group
+        yield done

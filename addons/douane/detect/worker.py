@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import orjson
+
 from douane.background import give_way
 from douane.detect.values import ScanFailedError, Wanted
 
@@ -66,10 +68,17 @@ def _read(fd: int, size: int) -> bytes:
 
 
 def _write(fd: int, message: dict[str, Any]) -> None:
-    raw = json.dumps(message, separators=(",", ":")).encode()
+    raw = orjson.dumps(message)
     rest = memoryview(LENGTH.pack(len(raw)) + raw)
     while rest:
         rest = rest[os.write(fd, rest):]
+
+
+def _asked(raw: bytes) -> Any:
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:  # a lone surrogate
+        return json.loads(raw)
 
 
 def stay_home() -> None:
@@ -87,7 +96,7 @@ def _serve(fd: int) -> None:
     stay_home()
     _write(fd, {"ready": True})
     while True:
-        asked = json.loads(_read(fd, LENGTH.unpack(_read(fd, LENGTH.size))[0]))
+        asked = _asked(_read(fd, LENGTH.unpack(_read(fd, LENGTH.size))[0]))
         try:
             with _within(asked["seconds"]):
                 if asked["wanted"] is not None:
