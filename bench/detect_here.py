@@ -21,6 +21,7 @@ from bench.people import labelled
 from douane.call import Call, Caller, Principal
 from douane.detect import ScanFailedError, Scanner, Wanted
 from douane.detect.byrole import Eyes
+from douane.detect.memory import Keys
 from douane.placeholders import DataKey
 from douane.policies.redact import _Redact
 from douane.providers.table import builtin
@@ -55,12 +56,12 @@ async def conversation(seed: int) -> dict[str, float]:
         rng = random.Random(seed)
         talk = [KINDS[kind](rng, 3300) for _ in range(60)]
         roles = ["user", "assistant"] * 30
-        await eyes.scan("t", talk, roles)
+        await eyes.scan(Keys("t"), talk, roles)
         await redact.admit(_call(talk))
         scans, calls = [], []
         for _ in range(15):
             texts = [*talk, KINDS[kind](rng, 1500)]
-            scans.append(await _cpu(eyes.scan("t", texts, [*roles, "user"])))
+            scans.append(await _cpu(eyes.scan(Keys("t"), texts, [*roles, "user"])))
             texts[-1] = KINDS[kind](rng, 1500)
             calls.append(await _cpu(redact.admit(_call(texts))))
         said[f"{kind}, the scanner"], said[f"{kind}, all of redact"] = median(scans), median(calls)
