@@ -9,6 +9,7 @@ not of this exchange mean nothing.
 import hmac
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NoReturn
 
 from douane.secrets import Originals
@@ -25,6 +26,13 @@ _TYPE = re.compile(r"[^A-Z0-9_]+")
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 _PAIRS = [first + second for first in _LETTERS for second in _LETTERS]
+
+
+@lru_cache(1024)
+def _name(kind: str) -> str:
+    """*kind* as it stands in a placeholder."""
+    name = _TYPE.sub("_", kind.upper()).strip("_")[:40] or "VALUE"
+    return name if name[0].isalpha() else "X_" + name[:38]
 
 
 def _base32(digest: bytes, length: int) -> str:
@@ -49,11 +57,8 @@ class DataKey:
         """HMAC-SHA256 over *parts*, of which none runs into the next. Raises RuntimeError without a key."""
         if self._key is None:
             raise RuntimeError("the data folder's key has not been opened")
-        told = b""
-        for part in parts:
-            raw = part.encode("utf-8", "surrogatepass")
-            told += len(raw).to_bytes(8, "big") + raw
-        return hmac.digest(self._key, told, "sha256")
+        raws = [part.encode("utf-8", "surrogatepass") for part in parts]
+        return hmac.digest(self._key, b"".join([piece for raw in raws for piece in (len(raw).to_bytes(8), raw)]), "sha256")
 
     def __repr__(self) -> str:
         return "DataKey(***)"
@@ -77,10 +82,7 @@ class Minter:
         """The one for *value* of type *kind*."""
         made = self._made.get((kind, value))
         if made is None:
-            name = _TYPE.sub("_", kind.upper()).strip("_")[:40] or "VALUE"
-            digest = self._key.digest("placeholder", self._tenant, value)
-            if not name[0].isalpha():
-                name = "X_" + name[:38]
+            name, digest = _name(kind), self._key.digest("placeholder", self._tenant, value)
             for length in range(DIGITS, 49, DIGITS):
                 made = f"<{name}_{_base32(digest, length)}>"
                 if self._values.setdefault(made, value) == value:

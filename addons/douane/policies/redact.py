@@ -197,9 +197,11 @@ class _Redact:
         counts: Counter[str] = Counter()
         places: dict[str, dict[str, None]] = {}
         for position, one in zip(found, written.texts, strict=True):
-            for kind in one.types:
-                counts[kind] += 1
-                places.setdefault(kind, {})[shown(position.path, key=position.key)] = None
+            if one.types:
+                where = shown(position.path, key=position.key)
+                for kind in one.types:
+                    counts[kind] += 1
+                    places.setdefault(kind, {})[where] = None
             if one.text != position.text and not position.sealed:
                 changes[position.path, position.key] = one.text
         findings = tuple(Finding("redact", kind, count, tuple(places[kind])[:PLACES])
