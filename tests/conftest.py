@@ -3,10 +3,11 @@
 Warnings are errors here; those of mitmproxy's own imports (pyparsing's old names) are not ours to mend.
 """
 
+import gc
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -17,6 +18,16 @@ from tests.gateway import Gateway, policy, running_gateway
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import douane.hosts.internals  # noqa: F401
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """No garbage collection while the tests and all that they import are loaded, and none of that later: it lives to the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="module")
