@@ -21,7 +21,7 @@ with warnings.catch_warnings():
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """No garbage collection while the tests and all that they import are loaded, and none of that later: it lives to the end."""
+    """What is imported lives to the end: no garbage collection looks for any in it, now or later."""
     gc.disable()
     try:
         return (yield)

@@ -19,8 +19,7 @@ def main(arguments: list[str]) -> int:
     began = time.monotonic()
     lint = subprocess.run([python, "-m", "ruff", "check", "."]).returncode
     # Beside the tests, in the time that they wait: without a cache it takes a core for most of a minute.
-    types = subprocess.Popen([python, "-m", "mypy"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                             preexec_fn=lambda: os.nice(10))
+    types = subprocess.Popen(["nice", python, "-m", "mypy"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     workers = str((os.cpu_count() or 1) + 1)  # one more than cores: tests wait for the gateways they start
     tests = subprocess.run([python, "-m", "pytest", "-n", workers, "--dist", "loadfile"]).returncode
     said, _ = types.communicate()
