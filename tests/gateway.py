@@ -28,6 +28,7 @@ from douane.control import Client
 from douane.demo.provider import LocalProvider, Script
 from douane.errors import EnvironmentFailedError
 from douane.pricebook import open_books
+from tests.nursery import Hatched, nursery
 
 __all__ = ["BOT_KEY", "CHAT", "REAL_KEY", "Gateway", "Got", "Wire", "answering", "chat", "command", "environ", "forms", "hello",
            "policy", "request", "running_gateway", "untouched", "wait_for"]
@@ -96,10 +97,14 @@ def wait_for[T](what: Callable[[], T], seconds: float = 3.0) -> T:
 
 class Gateway:
     """``douane serve`` on free ports. *base* holds ``policies``, ``data`` and ``certs``. *patch*: Python that runs in the
-    process before: for limits that tests cannot wait for. *workers*: how many processes govern."""
+    process before: for limits that tests cannot wait for. *workers*: how many processes govern. *fresh*: started by its
+    command and not by the nursery."""
+
+    process: "subprocess.Popen[bytes] | Hatched"
 
     def __init__(self, base: Path, policy_text: str, *, env: Mapping[str, str] | None = None, patch: str = "",
-                 http: str = "127.0.0.1:0", workers: int = 1) -> None:
+                 http: str = "127.0.0.1:0", workers: int = 1, fresh: bool = False) -> None:
+        self._fresh = fresh or bool(patch) or workers > 1 or sys.platform != "linux"
         self._workers = workers
         self._patch = patch
         self._http = http
@@ -120,8 +125,10 @@ class Gateway:
                 words.append(f"--workers={self._workers}")
             if self._patch:
                 words[1:3] = ["-c", f"{self._patch}\nimport sys\nfrom douane.cli import main\nsys.exit(main())"]
-            self.process = subprocess.Popen(
-                words, env=self.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            if self._fresh:
+                self.process = subprocess.Popen(words, env=self.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            else:
+                self.process = nursery(str(ADDONS)).start(words[3:], self.environ, log)
         deadline = time.monotonic() + 15
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
@@ -199,8 +206,9 @@ class Gateway:
 
 @contextlib.contextmanager
 def running_gateway(base: Path, policy_text: str, *, env: Mapping[str, str] | None = None,
-                    patch: str = "", http: str = "127.0.0.1:0", workers: int = 1) -> Iterator[Gateway]:
-    gateway = Gateway(base, policy_text, env=env, patch=patch, http=http, workers=workers)
+                    patch: str = "", http: str = "127.0.0.1:0", workers: int = 1,
+                    fresh: bool = False) -> Iterator[Gateway]:
+    gateway = Gateway(base, policy_text, env=env, patch=patch, http=http, workers=workers, fresh=fresh)
     try:
         yield gateway
     finally:

@@ -62,6 +62,13 @@ CLAUDE = "claude-test"
 """No real name: the SDK warns of those that are about to end."""
 
 
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, policy_text: str) -> Iterator[Gateway]:
+    """As users start it."""
+    with running_gateway(tmp_path_factory.mktemp("gateway"), policy_text, fresh=True) as one:
+        yield one
+
+
 def post(gateway: Gateway, body: bytes, target: str = CHAT) -> Got:
     with Wire.tls(gateway) as wire:
         wire.send(request(body, target=target))
@@ -501,7 +508,7 @@ def test_a_compressed_stream_ends_with_its_coding(passing: Gateway, provider: Lo
 
 
 def test_reload(tmp_path: Path, provider: LocalProvider) -> None:
-    with running_gateway(tmp_path, policy(provider)) as one:
+    with running_gateway(tmp_path, policy(provider), fresh=True) as one:
         first = wait_for(lambda: [told["revision"] for told in one.records() if told.get("event") == "start"])[-1]
 
         def status() -> dict[str, Any]:
@@ -542,7 +549,7 @@ def test_reload(tmp_path: Path, provider: LocalProvider) -> None:
 
 
 def test_sigterm_finishes_what_runs(tmp_path: Path, provider: LocalProvider) -> None:
-    one = Gateway(tmp_path, policy(provider))
+    one = Gateway(tmp_path, policy(provider), fresh=True)
     try:
         idle = Wire.tls(one)
         idle.send(request(chat()))
@@ -574,7 +581,7 @@ def _refused(address: tuple[str, int]) -> bool:
 
 def test_a_full_disk(tmp_path: Path, provider: LocalProvider) -> None:
     """The kernel's own limit on the size of files stands for the disk's end."""
-    with running_gateway(tmp_path, policy(provider)) as one:
+    with running_gateway(tmp_path, policy(provider), fresh=True) as one:
         assert post(one, chat()).status == 200
         size = max(file.stat().st_size for file in (one.data / "audit").glob("*/*.jsonl"))
         resource.prlimit(one.process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
