@@ -9,6 +9,7 @@ and of the tests' own process. This file is all ends: imported, the tests' one; 
 import atexit
 import contextlib
 import functools
+import gc
 import json
 import os
 import select
@@ -17,8 +18,11 @@ import socket
 import struct
 import subprocess
 import sys
+import types
 from collections.abc import Mapping, Sequence
 from typing import IO
+
+from douane.detect.pool import worker_environment
 
 __all__ = ["Hatched", "nursery"]
 
@@ -61,24 +65,35 @@ class Hatched:
 
 class Nursery:
     def __init__(self, python_path: str) -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", __file__, str(theirs.fileno())], pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": python_path})
+        self._socket, gateways = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        asking, detectors = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with gateways, asking, detectors:
+            environ = {**os.environ, "PYTHONPATH": python_path}
+            self._processes = (_script([gateways, asking], environ), _script([detectors], worker_environment()))
         atexit.register(self._close)
 
     def start(self, arguments: Sequence[str], environ: Mapping[str, str], log: IO[bytes]) -> Hatched:
         """``douane ARGUMENTS``, which writes into *log*."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            raw = json.dumps([arguments, dict(environ)]).encode()
-            socket.send_fds(self._socket, [raw], [log.fileno(), theirs.fileno()])
-        return Hatched(ours)
+        return Hatched(_ask(self._socket, arguments, environ, log.fileno()))
 
     def _close(self) -> None:
         self._socket.close()
-        self._process.wait(10)
+        for one in self._processes:
+            one.wait(10)
+
+
+def _script(ends: Sequence[socket.socket], environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    fds = [one.fileno() for one in ends]
+    return subprocess.Popen([sys.executable, "-P", __file__, *map(str, fds)], pass_fds=fds, stdin=subprocess.DEVNULL,
+                            stdout=subprocess.DEVNULL, env=environ)
+
+
+def _ask(nursery: socket.socket, arguments: Sequence[str], environ: Mapping[str, str], fd: int) -> socket.socket:
+    """For a child that has *fd*; what comes on the line is its number, then how it ended."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        socket.send_fds(nursery, [json.dumps([arguments, dict(environ)]).encode()], [fd, theirs.fileno()])
+    return ours
 
 
 @functools.cache
@@ -87,7 +102,26 @@ def nursery(python_path: str) -> Nursery:
     return Nursery(python_path)
 
 
-# -- the other end ---------------------------------------------------------------------------------------------------
+# -- the other ends --------------------------------------------------------------------------------------------------
+
+
+class _Detector:
+    """What a gateway has of a detector. That may come to be only when the nursery is ready: its number is not waited for."""
+
+    pid = 0
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+
+    @functools.cached_property
+    def _hatched(self) -> Hatched:
+        return Hatched(self._line)
+
+    def kill(self) -> None:
+        self._hatched.kill()
+
+    def wait(self) -> int:
+        return self._hatched.wait()
 
 
 def _reap(lines: dict[int, socket.socket]) -> None:
@@ -98,8 +132,8 @@ def _reap(lines: dict[int, socket.socket]) -> None:
                 line.send(_NUMBER.pack(os.waitstatus_to_exitcode(ended[1])))
 
 
-def _hatch(control: socket.socket) -> list[str]:
-    """Returns in every child, with its arguments. The nursery itself ends when the tests do, with all that they left."""
+def _hatch(control: socket.socket) -> tuple[list[str], int]:
+    """Returns in every child, with its arguments and its file. The nursery ends when the tests do, with all that they left."""
     lines: dict[int, socket.socket] = {}
     woken, wake = socket.socketpair()
     wake.setblocking(False)
@@ -113,41 +147,66 @@ def _hatch(control: socket.socket) -> list[str]:
             _reap(lines)
         if control not in ready:
             continue
-        raw, (*fds,), _, _ = socket.recv_fds(control, 1 << 18, 2)
+        raw, fds, _, _ = socket.recv_fds(control, 1 << 18, 2)
         if not raw:
             for pid in lines:
                 os.kill(pid, signal.SIGTERM)
             sys.exit(0)
-        log, line = fds
+        given, line = fds
         arguments, environ = json.loads(raw)
         pid = os.fork()
         if pid:
             lines[pid] = socket.socket(fileno=line)
-            lines[pid].send(_NUMBER.pack(pid))
-            os.close(log)
+            with contextlib.suppress(OSError):  # who has asked may be gone
+                lines[pid].send(_NUMBER.pack(pid))
+            os.close(given)
             continue
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        for fd in (log, line):
-            os.close(fd)
+        os.close(line)
         for one in (control, woken, wake, *lines.values()):
             one.close()
         os.environ.clear()
         os.environ.update(environ)
-        return list(arguments)
+        return list(arguments), given
 
 
-if __name__ == "__main__":
-    import gc
-
-    gc.disable()
+def _gateways(control: socket.socket, detectors: socket.socket) -> int:
     import uvloop  # noqa: F401
 
     import douane.hosts.main  # noqa: F401
     from douane.cli import main
+    from douane.detect import pool
 
+    def popen(command: Sequence[str], *, pass_fds: Sequence[int], env: Mapping[str, str], **_: object) -> _Detector:
+        assert command[1:3] == ["-m", "douane.detect.worker"]
+        return _Detector(_ask(detectors, [], env, *pass_fds))
+
+    setattr(pool, "subprocess", types.SimpleNamespace(Popen=popen, DEVNULL=subprocess.DEVNULL))  # noqa: B010
     gc.freeze()
-    sys.exit(main(_hatch(socket.socket(fileno=int(sys.argv[1])))))
+    arguments, log = _hatch(control)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    return main(arguments)
+
+
+def _detectors(control: socket.socket) -> int:
+    select.select([control], [], [])  # to be ready takes two seconds of CPU: not before the first one is asked for
+    from douane.detect.engine import Engine, prepare
+    from douane.detect.values import Wanted
+    from douane.detect.worker import main
+
+    prepare()
+    Engine(Wanted()).scan("a@example.com, 212-555-0123, 4111 1111 1111 1111, Ann Lee")  # as each of them does
+    gc.freeze()
+    _, fd = _hatch(control)
+    gc.enable()
+    sys.argv[1:] = [str(fd)]
+    return main()
+
+
+if __name__ == "__main__":
+    gc.disable()
+    sys.exit((_gateways if len(sys.argv) > 2 else _detectors)(*(socket.socket(fileno=int(fd)) for fd in sys.argv[1:])))
