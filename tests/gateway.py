@@ -31,7 +31,7 @@ from douane.pricebook import open_books
 from tests.nursery import Hatched, nursery
 
 __all__ = ["BOT_KEY", "CHAT", "REAL_KEY", "Gateway", "Got", "Wire", "answering", "chat", "command", "environ", "forms", "hello",
-           "policy", "request", "running_gateway", "untouched", "wait_for"]
+           "lend_prices", "policy", "request", "running_gateway", "untouched", "wait_for"]
 
 ADDONS = Path(__file__).parents[1] / "addons"
 REAL_KEY = "sk-" + "real/0123456789+abcdef"
@@ -87,8 +87,16 @@ def price_list() -> Path:
     return made
 
 
-def wait_for[T](what: Callable[[], T], seconds: float = 3.0) -> T:
-    """The first true value of *what*; the last one after *seconds*."""
+def lend_prices(data: Path) -> None:
+    """The price list, which every new data folder would else build anew for half a second of CPU."""
+    lent = price_list()
+    if not (data / lent.name).exists():
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.copy2(lent, data)
+
+
+def wait_for[T](what: Callable[[], T], seconds: float = 10.0) -> T:
+    """The first true value of *what*; the last one after *seconds*: many, for a machine that has other work as well."""
     deadline = time.monotonic() + seconds
     while not (value := what()) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -117,7 +125,7 @@ class Gateway:
         self.start()
 
     def start(self) -> None:
-        self._lend_prices()
+        lend_prices(self.data)
         self.log_file = self.base / "gateway.log"
         with self.log_file.open("ab") as log:
             words = [*command(self.base, "serve"), "--proxy=127.0.0.1:0", f"--http={self._http}", "--admin=127.0.0.1:0"]
@@ -144,13 +152,6 @@ class Gateway:
         self.stop()
         raise AssertionError(f"the gateway did not start:\n{self.log()}")
 
-    def _lend_prices(self) -> None:
-        """The price list, which every new data folder would else build anew for half a second of CPU."""
-        lent = price_list()
-        if not (self.data / lent.name).exists():
-            self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-            shutil.copy2(lent, self.data)
-
     @property
     def url(self) -> str:
         return "http://{}:{}".format(*self.proxy)
@@ -168,7 +169,7 @@ class Gateway:
         return [json.loads(line) for file in files for line in file.read_bytes().splitlines(keepends=True)
                 if line.endswith(b"\n")]
 
-    def outcome(self, call_id: str, seconds: float = 3.0) -> dict[str, Any]:
+    def outcome(self, call_id: str, seconds: float = 10.0) -> dict[str, Any]:
         """The outcome of a call; waits for it."""
         def found() -> dict[str, Any]:
             return next((one for one in self.records() if one.get("id") == call_id and one["kind"] == "outcome"), {})
@@ -254,7 +255,7 @@ class Wire:
         self._read = b""
 
     @classmethod
-    def to(cls, address: tuple[str, int], seconds: float = 5.0) -> Self:
+    def to(cls, address: tuple[str, int], seconds: float = 15.0) -> Self:
         return cls(socket.create_connection(address, seconds))
 
     @classmethod

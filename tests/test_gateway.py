@@ -32,6 +32,7 @@ import pytest
 import requests
 import zstandard
 
+from douane.cli import main
 from douane.control import Client
 from douane.demo.answers import CODINGS, default_script, replay
 from douane.demo.provider import LocalProvider, Reply, Script, Seen, Step, running_provider
@@ -50,6 +51,7 @@ from tests.gateway import (
     chat,
     command,
     environ,
+    lend_prices,
     policy,
     request,
     running_gateway,
@@ -610,6 +612,8 @@ def start(base: Path, text: str, *more: str, env: Mapping[str, str] | None = Non
     """``serve``, which is expected to end by itself."""
     (base / "policies").mkdir(parents=True, exist_ok=True)
     (base / "policies" / "p.yaml").write_text(text)
+    if not (base / "data").is_file():
+        lend_prices(base / "data")
     ports = [] if any(word.startswith("--proxy") for word in more) else ["--proxy=127.0.0.1:0"]
     ports += [] if any(word.startswith("--admin") for word in more) else ["--admin=127.0.0.1:0"]
     ports += [] if any(word.startswith("--http") for word in more) else ["--http=127.0.0.1:0"]
@@ -641,14 +645,23 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_policy(tmp_path: Path, provider: LocalProvider, name: str) -> None:
+def test_a_broken_policy(tmp_path: Path, provider: LocalProvider, name: str, capsys: pytest.CaptureFixture[str],
+                         monkeypatch: pytest.MonkeyPatch) -> None:
+    """In processes of their own: those for which the gateway does not start either."""
     before, after, said = BROKEN[name]
     text = policy(provider)
     assert before in text
     (tmp_path / "policies").mkdir()
     (tmp_path / "policies" / "p.yaml").write_text(text.replace(before, after, 1))
-    ways = [("check", 1)] + ([("serve", 2)] if name in ("a missing secret", "an unknown policy") else [])
-    for word, code in ways:
+    if name not in ("a missing secret", "an unknown policy"):
+        for key in ("REAL_KEY", "BOT_KEY"):
+            monkeypatch.setenv(key, "made-up-0123456789")
+        assert main(command(tmp_path, "check")[3:]) == 1
+        told = capsys.readouterr().err
+        assert re.search(r"p\.yaml:\d+", told)
+        assert said in told
+        return
+    for word, code in (("check", 1), ("serve", 2)):
         ended = douane(tmp_path, word)
         assert ended.returncode == code
         assert re.search(r"p\.yaml:\d+", ended.stderr)
@@ -749,6 +762,7 @@ def test_a_token_dies_with_its_command(gateway: Gateway) -> None:
 def test_run_without_a_gateway_starts_one(tmp_path: Path, provider: LocalProvider) -> None:
     (tmp_path / "policies").mkdir()
     (tmp_path / "policies" / "p.yaml").write_text(policy(provider))
+    lend_prices(tmp_path / "data")
     app = ("import openai; print(openai.OpenAI().chat.completions.create(model='gpt-4o', messages="
            "[{'role': 'user', 'content': 'own gateway'}]).choices[0].message.content)")
     ran = douane(tmp_path, "run", "--tag", "a=b", "--", sys.executable, "-c", app)

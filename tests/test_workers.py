@@ -27,7 +27,19 @@ from douane.hosts.house import close_abandoned
 from douane.hosts.slots import open_slots
 from douane.ledger.sqlite import read_balances
 from douane.places import Listen, chain_names
-from tests.gateway import Gateway, Got, Wire, chat, command, environ, policy, request, running_gateway, wait_for
+from tests.gateway import (
+    Gateway,
+    Got,
+    Wire,
+    chat,
+    command,
+    environ,
+    lend_prices,
+    policy,
+    request,
+    running_gateway,
+    wait_for,
+)
 
 CHAIN = ("  - authenticate: {unknown: deny}\n"
          "  - allow_models: {models: [gpt-4*, claude-*]}\n"
@@ -334,6 +346,7 @@ def test_a_worker_that_cannot_start_ends_the_start_with_its_reason(tmp_path: Pat
     (tmp_path / "data" / "audit" / "test.worker-2").write_text("no folder")
     (tmp_path / "policies").mkdir()
     (tmp_path / "policies" / "p.yaml").write_text(policy(provider))
+    lend_prices(tmp_path / "data")
     words = [*command(tmp_path, "serve"), "--workers=2", "--proxy=127.0.0.1:0", "--http=127.0.0.1:0", "--admin=127.0.0.1:0"]
     done = subprocess.run(words, env=environ(), capture_output=True, text=True, timeout=20)
     assert done.returncode == 3, done.stderr
