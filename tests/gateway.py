@@ -31,7 +31,7 @@ from douane.pricebook import open_books
 from tests.nursery import Hatched, nursery
 
 __all__ = ["BOT_KEY", "CHAT", "REAL_KEY", "Gateway", "Got", "Wire", "answering", "chat", "command", "environ", "forms", "hello",
-           "lend_prices", "policy", "request", "running_gateway", "untouched", "wait_for"]
+           "lend_prices", "policy", "ran", "request", "running_gateway", "untouched", "wait_for"]
 
 ADDONS = Path(__file__).parents[1] / "addons"
 REAL_KEY = "sk-" + "real/0123456789+abcdef"
@@ -75,6 +75,14 @@ def command(base: Path, *words: str) -> list[str]:
     at = words.index("--") if "--" in words else len(words)
     folders = [f"--{name}={base / name}" for name in ("policies", "data", "certs")]
     return [sys.executable, "-m", "douane", *words[:at], *folders, *words[at:]]
+
+
+def ran(words: Sequence[str], env: Mapping[str, str], seconds: float = 30.0, *,
+        fresh: bool = False) -> "subprocess.CompletedProcess[str]":
+    """A :func:`command` to its end, in a process of its own, which the nursery forks unless it is to be *fresh*."""
+    if fresh or sys.platform != "linux":
+        return subprocess.run(words, env=env, capture_output=True, text=True, timeout=seconds)
+    return nursery(str(ADDONS)).run(words[3:], env, seconds)
 
 
 @functools.cache

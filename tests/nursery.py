@@ -1,9 +1,11 @@
-"""A process that has imported the gateway, and is forked for each one that a test starts: most of a start are the imports.
+"""A process that has imported the gateway, and is forked for each that a test starts, and for other commands: most of what
+they take are the imports.
 
-What runs in the child is ``douane serve`` all the same, from its arguments to the end of its interpreter, in an environment of
-its own. Where such a gateway starts a detector, that is forked too, from a second nursery. Gateways that must come from nothing
-(``fresh``, a patch, workers) are started by their command, as users start them, and so are the detectors of these, of the demo
-and of the tests' own process. This file is all ends: imported, the tests' one; run as a script, either nursery.
+What runs in the child is the ``douane`` command all the same, from its arguments to the end of its interpreter, in an
+environment of its own. Where such a gateway starts a detector, that is forked too, from a second nursery. Gateways that must
+come from nothing (``fresh``, a patch, workers) are started by their command, as users start them, and so are the detectors of
+these, of the demo and of the tests' own process. This file is all ends: imported, the tests' one; run as a script, either
+nursery.
 """
 
 import atexit
@@ -18,6 +20,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import types
 from collections.abc import Mapping, Sequence
 from typing import IO
@@ -74,7 +77,21 @@ class Nursery:
 
     def start(self, arguments: Sequence[str], environ: Mapping[str, str], log: IO[bytes]) -> Hatched:
         """``douane ARGUMENTS``, which writes into *log*."""
-        return Hatched(_ask(self._socket, arguments, environ, log.fileno()))
+        return Hatched(_ask(self._socket, arguments, environ, log.fileno(), log.fileno()))
+
+    def run(self, arguments: Sequence[str], environ: Mapping[str, str], seconds: float) -> "subprocess.CompletedProcess[str]":
+        """As :func:`subprocess.run`, with its output."""
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            child = Hatched(_ask(self._socket, arguments, environ, out.fileno(), err.fileno()))
+            try:
+                code = child.wait(seconds)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+                raise
+            out.seek(0)
+            err.seek(0)
+            return subprocess.CompletedProcess(["douane", *arguments], code, out.read(), err.read())
 
     def _close(self) -> None:
         self._socket.close()
@@ -88,11 +105,11 @@ def _script(ends: Sequence[socket.socket], environ: Mapping[str, str]) -> "subpr
                             stdout=subprocess.DEVNULL, env=environ)
 
 
-def _ask(nursery: socket.socket, arguments: Sequence[str], environ: Mapping[str, str], fd: int) -> socket.socket:
-    """For a child that has *fd*; what comes on the line is its number, then how it ended."""
+def _ask(nursery: socket.socket, arguments: Sequence[str], environ: Mapping[str, str], *fds: int) -> socket.socket:
+    """For a child that has *fds*; what comes on the line is its number, then how it ended."""
     ours, theirs = socket.socketpair()
     with theirs:
-        socket.send_fds(nursery, [json.dumps([arguments, dict(environ)]).encode()], [fd, theirs.fileno()])
+        socket.send_fds(nursery, [json.dumps([arguments, dict(environ)]).encode()], [*fds, theirs.fileno()])
     return ours
 
 
@@ -132,8 +149,8 @@ def _reap(lines: dict[int, socket.socket]) -> None:
                 line.send(_NUMBER.pack(os.waitstatus_to_exitcode(ended[1])))
 
 
-def _hatch(control: socket.socket) -> tuple[list[str], int]:
-    """Returns in every child, with its arguments and its file. The nursery ends when the tests do, with all that they left."""
+def _hatch(control: socket.socket) -> tuple[list[str], list[int]]:
+    """Returns in every child, with its arguments and its files. The nursery ends when the tests do, with all that they left."""
     lines: dict[int, socket.socket] = {}
     woken, wake = socket.socketpair()
     wake.setblocking(False)
@@ -147,19 +164,20 @@ def _hatch(control: socket.socket) -> tuple[list[str], int]:
             _reap(lines)
         if control not in ready:
             continue
-        raw, fds, _, _ = socket.recv_fds(control, 1 << 18, 2)
+        raw, fds, _, _ = socket.recv_fds(control, 1 << 18, 3)
         if not raw:
             for pid in lines:
                 os.kill(pid, signal.SIGTERM)
             sys.exit(0)
-        given, line = fds
+        *given, line = fds
         arguments, environ = json.loads(raw)
         pid = os.fork()
         if pid:
             lines[pid] = socket.socket(fileno=line)
             with contextlib.suppress(OSError):  # who has asked may be gone
                 lines[pid].send(_NUMBER.pack(pid))
-            os.close(given)
+            for fd in given:
+                os.close(fd)
             continue
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -185,10 +203,11 @@ def _gateways(control: socket.socket, detectors: socket.socket) -> int:
 
     setattr(pool, "subprocess", types.SimpleNamespace(Popen=popen, DEVNULL=subprocess.DEVNULL))  # noqa: B010
     gc.freeze()
-    arguments, log = _hatch(control)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+    arguments, given = _hatch(control)
+    for fd, own in enumerate(given, 1):
+        os.dup2(own, fd)
+        os.close(own)
+    gc.enable()
     return main(arguments)
 
 
@@ -201,7 +220,7 @@ def _detectors(control: socket.socket) -> int:
     prepare()
     Engine(Wanted()).scan("a@example.com, 212-555-0123, 4111 1111 1111 1111, Ann Lee")  # as each of them does
     gc.freeze()
-    _, fd = _hatch(control)
+    _, (fd,) = _hatch(control)
     gc.enable()
     sys.argv[1:] = [str(fd)]
     return main()

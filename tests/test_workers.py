@@ -36,6 +36,7 @@ from tests.gateway import (
     environ,
     lend_prices,
     policy,
+    ran,
     request,
     running_gateway,
     wait_for,
@@ -289,7 +290,7 @@ def test_at_the_end_all_finish_what_runs(gateway: Gateway) -> None:
     assert [one["ended"] for one in named("last") if one["kind"] == "outcome"] == ["complete"] * 6
     assert not any(map(alive, serving))
     assert not (gateway.data / "control.sock").exists()
-    verify = subprocess.run(command(gateway.base, "audit", "verify"), env=gateway.environ, capture_output=True, text=True)
+    verify = ran(command(gateway.base, "audit", "verify"), gateway.environ)
     assert verify.returncode == 0, verify.stdout
     assert "0 calls without an outcome" in verify.stdout
 
