@@ -3,10 +3,11 @@
 Warnings are errors here; those of mitmproxy's own imports (pyparsing's old names) are not ours to mend.
 """
 
+import gc
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -17,6 +18,16 @@ from tests.gateway import Gateway, policy, running_gateway
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import douane.hosts.internals  # noqa: F401
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported lives to the end: no garbage collection looks for any in it, now or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="module")

@@ -28,9 +28,10 @@ from douane.control import Client
 from douane.demo.provider import LocalProvider, Script
 from douane.errors import EnvironmentFailedError
 from douane.pricebook import open_books
+from tests.nursery import Hatched, nursery
 
 __all__ = ["BOT_KEY", "CHAT", "REAL_KEY", "Gateway", "Got", "Wire", "answering", "chat", "command", "environ", "forms", "hello",
-           "policy", "request", "running_gateway", "untouched", "wait_for"]
+           "lend_prices", "policy", "ran", "request", "running_gateway", "untouched", "wait_for"]
 
 ADDONS = Path(__file__).parents[1] / "addons"
 REAL_KEY = "sk-" + "real/0123456789+abcdef"
@@ -76,6 +77,14 @@ def command(base: Path, *words: str) -> list[str]:
     return [sys.executable, "-m", "douane", *words[:at], *folders, *words[at:]]
 
 
+def ran(words: Sequence[str], env: Mapping[str, str], seconds: float = 30.0, *,
+        fresh: bool = False) -> "subprocess.CompletedProcess[str]":
+    """A :func:`command` to its end, in a process of its own, which the nursery forks unless it is to be *fresh*."""
+    if fresh or sys.platform != "linux":
+        return subprocess.run(words, env=env, capture_output=True, text=True, timeout=seconds)
+    return nursery(str(ADDONS)).run(words[3:], env, seconds)
+
+
 @functools.cache
 def price_list() -> Path:
     """As a gateway builds it; one for this process."""
@@ -86,8 +95,16 @@ def price_list() -> Path:
     return made
 
 
-def wait_for[T](what: Callable[[], T], seconds: float = 3.0) -> T:
-    """The first true value of *what*; the last one after *seconds*."""
+def lend_prices(data: Path) -> None:
+    """The price list, which every new data folder would else build anew for half a second of CPU."""
+    lent = price_list()
+    if not (data / lent.name).exists():
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.copy2(lent, data)
+
+
+def wait_for[T](what: Callable[[], T], seconds: float = 10.0) -> T:
+    """The first true value of *what*; the last one after *seconds*: many, for a machine that has other work as well."""
     deadline = time.monotonic() + seconds
     while not (value := what()) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -96,10 +113,14 @@ def wait_for[T](what: Callable[[], T], seconds: float = 3.0) -> T:
 
 class Gateway:
     """``douane serve`` on free ports. *base* holds ``policies``, ``data`` and ``certs``. *patch*: Python that runs in the
-    process before: for limits that tests cannot wait for. *workers*: how many processes govern."""
+    process before: for limits that tests cannot wait for. *workers*: how many processes govern. *fresh*: started by its
+    command and not by the nursery."""
+
+    process: "subprocess.Popen[bytes] | Hatched"
 
     def __init__(self, base: Path, policy_text: str, *, env: Mapping[str, str] | None = None, patch: str = "",
-                 http: str = "127.0.0.1:0", workers: int = 1) -> None:
+                 http: str = "127.0.0.1:0", workers: int = 1, fresh: bool = False) -> None:
+        self._fresh = fresh or bool(patch) or workers > 1 or sys.platform != "linux"
         self._workers = workers
         self._patch = patch
         self._http = http
@@ -112,7 +133,7 @@ class Gateway:
         self.start()
 
     def start(self) -> None:
-        self._lend_prices()
+        lend_prices(self.data)
         self.log_file = self.base / "gateway.log"
         with self.log_file.open("ab") as log:
             words = [*command(self.base, "serve"), "--proxy=127.0.0.1:0", f"--http={self._http}", "--admin=127.0.0.1:0"]
@@ -120,8 +141,10 @@ class Gateway:
                 words.append(f"--workers={self._workers}")
             if self._patch:
                 words[1:3] = ["-c", f"{self._patch}\nimport sys\nfrom douane.cli import main\nsys.exit(main())"]
-            self.process = subprocess.Popen(
-                words, env=self.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            if self._fresh:
+                self.process = subprocess.Popen(words, env=self.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            else:
+                self.process = nursery(str(ADDONS)).start(words[3:], self.environ, log)
         deadline = time.monotonic() + 15
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
@@ -136,13 +159,6 @@ class Gateway:
             return
         self.stop()
         raise AssertionError(f"the gateway did not start:\n{self.log()}")
-
-    def _lend_prices(self) -> None:
-        """The price list, which every new data folder would else build anew for half a second of CPU."""
-        lent = price_list()
-        if not (self.data / lent.name).exists():
-            self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-            shutil.copy2(lent, self.data)
 
     @property
     def url(self) -> str:
@@ -161,7 +177,7 @@ class Gateway:
         return [json.loads(line) for file in files for line in file.read_bytes().splitlines(keepends=True)
                 if line.endswith(b"\n")]
 
-    def outcome(self, call_id: str, seconds: float = 3.0) -> dict[str, Any]:
+    def outcome(self, call_id: str, seconds: float = 10.0) -> dict[str, Any]:
         """The outcome of a call; waits for it."""
         def found() -> dict[str, Any]:
             return next((one for one in self.records() if one.get("id") == call_id and one["kind"] == "outcome"), {})
@@ -199,8 +215,9 @@ class Gateway:
 
 @contextlib.contextmanager
 def running_gateway(base: Path, policy_text: str, *, env: Mapping[str, str] | None = None,
-                    patch: str = "", http: str = "127.0.0.1:0", workers: int = 1) -> Iterator[Gateway]:
-    gateway = Gateway(base, policy_text, env=env, patch=patch, http=http, workers=workers)
+                    patch: str = "", http: str = "127.0.0.1:0", workers: int = 1,
+                    fresh: bool = False) -> Iterator[Gateway]:
+    gateway = Gateway(base, policy_text, env=env, patch=patch, http=http, workers=workers, fresh=fresh)
     try:
         yield gateway
     finally:
@@ -246,7 +263,7 @@ class Wire:
         self._read = b""
 
     @classmethod
-    def to(cls, address: tuple[str, int], seconds: float = 5.0) -> Self:
+    def to(cls, address: tuple[str, int], seconds: float = 15.0) -> Self:
         return cls(socket.create_connection(address, seconds))
 
     @classmethod

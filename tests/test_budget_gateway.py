@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from douane.demo.provider import LocalProvider, running_provider
 from douane.environment import prepare
 from douane.ledger.base import Balance
 from douane.ledger.sqlite import FILE, read_balances
-from tests.gateway import Gateway, Got, Wire, chat, command, environ, policy, request, running_gateway, untouched, wait_for
+from tests.gateway import Gateway, Got, Wire, chat, command, environ, policy, ran, request, running_gateway, untouched, wait_for
 
 PRICED = "prices: {gpt-4o-mini: {input: 0.0, output: 1000.0}, claude-test: {input: 0.0, output: 1000.0}}"
 """A token of output costs a tenth of a cent."""
@@ -120,7 +119,7 @@ def test_balances_outlast_reload_and_restart(gateway: Gateway, provider: LocalPr
 
 
 def said(gateway: Gateway, *words: str) -> str:
-    done = subprocess.run(command(gateway.base, "budget", *words), env=environ(), capture_output=True, text=True, timeout=30)
+    done = ran(command(gateway.base, "budget", *words), environ())
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -33,7 +33,11 @@ CRAFTED = {"dots": "a." * 30_000 + "@", "ones": "1.1." * 10_000, "dashes": "1-" 
 
 @pytest.fixture(autouse=True, scope="module")
 def _none_left() -> Iterator[None]:
-    yield
+    """And all are started where a key is in the environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        pool().close()
+        patch.setenv("OPENAI_API_KEY", "made-up")
+        yield
     pool().close()
 
 
@@ -55,6 +59,15 @@ def seen[T](work: Callable[[Scanner], Awaitable[T]], wanted: Wanted | None = Non
 
 def scan(*texts: str, wanted: Wanted | None = None) -> list[tuple[Span, ...]]:
     return seen(lambda scanner: scanner.scan("acme", texts), wanted)
+
+
+def test_a_worker_has_none_of_our_secrets_and_is_small() -> None:
+    scan(MAIL)
+    process = Path(f"/proc/{pool().pids[0]}")
+    assert b"REGEX_TIMEOUT_SECONDS=1" in (process / "environ").read_bytes()
+    assert b"made-up" not in (process / "environ").read_bytes()
+    size = next(int(line.split()[1]) for line in (process / "status").read_text().splitlines() if line.startswith("VmRSS"))
+    assert size < 200_000
 
 
 def test_spans_come_in_the_order_of_the_texts() -> None:
@@ -270,17 +283,6 @@ def test_the_last_scanner_ends_the_workers() -> None:
         assert not Path(f"/proc/{process}").exists()
 
     house.run(main(), 40)
-
-
-def test_a_worker_has_none_of_our_secrets_and_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool().close()
-    monkeypatch.setenv("OPENAI_API_KEY", "made-up")
-    scan(MAIL)
-    process = Path(f"/proc/{pool().pids[0]}")
-    assert b"REGEX_TIMEOUT_SECONDS=1" in (process / "environ").read_bytes()
-    assert b"made-up" not in (process / "environ").read_bytes()
-    size = next(int(line.split()[1]) for line in (process / "status").read_text().splitlines() if line.startswith("VmRSS"))
-    assert size < 200_000
 
 
 def test_nothing_heavy_is_loaded_and_nothing_started_for_plain_text() -> None:

@@ -32,6 +32,7 @@ import pytest
 import requests
 import zstandard
 
+from douane.cli import main
 from douane.control import Client
 from douane.demo.answers import CODINGS, default_script, replay
 from douane.demo.provider import LocalProvider, Reply, Script, Seen, Step, running_provider
@@ -50,7 +51,9 @@ from tests.gateway import (
     chat,
     command,
     environ,
+    lend_prices,
     policy,
+    ran,
     request,
     running_gateway,
     untouched,
@@ -60,6 +63,13 @@ from tests.gateway import (
 MODEL = "gpt-4o-mini"
 CLAUDE = "claude-test"
 """No real name: the SDK warns of those that are about to end."""
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, policy_text: str) -> Iterator[Gateway]:
+    """As users start it."""
+    with running_gateway(tmp_path_factory.mktemp("gateway"), policy_text, fresh=True) as one:
+        yield one
 
 
 def post(gateway: Gateway, body: bytes, target: str = CHAT) -> Got:
@@ -72,8 +82,9 @@ def outcomes(gateway: Gateway) -> list[dict[str, Any]]:
     return [one for one in gateway.records() if one["kind"] == "outcome"]
 
 
-def douane(base: Path, *words: str, env: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command(base, *words), env=env or environ(), capture_output=True, text=True, timeout=30)
+def douane(base: Path, *words: str, env: Mapping[str, str] | None = None,
+           fresh: bool = False) -> "subprocess.CompletedProcess[str]":
+    return ran(command(base, *words), env or environ(), fresh=fresh)
 
 
 # -- the SDKs ------------------------------------------------------------------------------------------------------
@@ -241,8 +252,8 @@ asyncio.run(main())
 
 def test_aiohttp(gateway: Gateway, provider: LocalProvider) -> None:
     """In a process of its own: it reads its certificates when it is imported."""
-    ran = douane(gateway.base, "run", "--", sys.executable, "-c", AIOHTTP)
-    assert ran.stdout.splitlines() == ["200 True", "200 True"], ran.stderr
+    done = douane(gateway.base, "run", "--", sys.executable, "-c", AIOHTTP, fresh=True)
+    assert done.stdout.splitlines() == ["200 True", "200 True"], done.stderr
     assert provider.seen[-1].header("authorization") == f"Bearer {REAL_KEY}"
 
 
@@ -259,8 +270,8 @@ const ask = async (model, stream) => {
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not here")
 def test_node_fetch(gateway: Gateway, provider: LocalProvider) -> None:
-    ran = douane(gateway.base, "run", "--", "node", "-e", FETCH)
-    assert ran.stdout.splitlines() == ["200 null true", "200 null true", "403 model_not_allowed false"], ran.stderr
+    done = douane(gateway.base, "run", "--", "node", "-e", FETCH)
+    assert done.stdout.splitlines() == ["200 null true", "200 null true", "403 model_not_allowed false"], done.stderr
     assert provider.seen[-1].header("authorization") == f"Bearer {REAL_KEY}"
 
 
@@ -269,15 +280,15 @@ def test_curl(gateway: Gateway, provider: LocalProvider) -> None:
     big = gateway.base / "big.json"
     big.write_bytes(chat("x" * 300_000))
     for more in ((), ("--expect100-timeout", "5", "-H", "Expect: 100-continue"), ("-H", "Transfer-Encoding: chunked")):
-        ran = douane(gateway.base, "run", "--tag", "client=curl", "--", "curl", "-sS", "--fail-with-body", "--max-time", "9",
+        done = douane(gateway.base, "run", "--tag", "client=curl", "--", "curl", "-sS", "--fail-with-body", "--max-time", "9",
                      *more, "--data-binary", f"@{big}", f"https://api.openai.com{CHAT}")
-        assert ran.returncode == 0, ran.stderr
-        assert len(json.loads(ran.stdout)["choices"][0]["message"]["content"]) > 300_000
+        assert done.returncode == 0, done.stderr
+        assert len(json.loads(done.stdout)["choices"][0]["message"]["content"]) > 300_000
         assert provider.seen[-1].body == big.read_bytes()
     assert outcomes(gateway)[-1]["principal"]["tags"] == {"client": "curl"}
-    ran = douane(gateway.base, "run", "--", "curl", "-sS", "-N", "--max-time", "9", "-d", chat("a b", stream=True).decode(),
+    done = douane(gateway.base, "run", "--", "curl", "-sS", "-N", "--max-time", "9", "-d", chat("a b", stream=True).decode(),
                  f"https://api.openai.com{CHAT}")
-    assert ran.stdout.endswith("data: [DONE]\n\n")
+    assert done.stdout.endswith("data: [DONE]\n\n")
 
 
 # -- recorded traffic ----------------------------------------------------------------------------------------------
@@ -501,7 +512,7 @@ def test_a_compressed_stream_ends_with_its_coding(passing: Gateway, provider: Lo
 
 
 def test_reload(tmp_path: Path, provider: LocalProvider) -> None:
-    with running_gateway(tmp_path, policy(provider)) as one:
+    with running_gateway(tmp_path, policy(provider), fresh=True) as one:
         first = wait_for(lambda: [told["revision"] for told in one.records() if told.get("event") == "start"])[-1]
 
         def status() -> dict[str, Any]:
@@ -542,7 +553,7 @@ def test_reload(tmp_path: Path, provider: LocalProvider) -> None:
 
 
 def test_sigterm_finishes_what_runs(tmp_path: Path, provider: LocalProvider) -> None:
-    one = Gateway(tmp_path, policy(provider))
+    one = Gateway(tmp_path, policy(provider), fresh=True)
     try:
         idle = Wire.tls(one)
         idle.send(request(chat()))
@@ -574,7 +585,7 @@ def _refused(address: tuple[str, int]) -> bool:
 
 def test_a_full_disk(tmp_path: Path, provider: LocalProvider) -> None:
     """The kernel's own limit on the size of files stands for the disk's end."""
-    with running_gateway(tmp_path, policy(provider)) as one:
+    with running_gateway(tmp_path, policy(provider), fresh=True) as one:
         assert post(one, chat()).status == 200
         size = max(file.stat().st_size for file in (one.data / "audit").glob("*/*.jsonl"))
         resource.prlimit(one.process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
@@ -599,14 +610,16 @@ def test_a_full_disk(tmp_path: Path, provider: LocalProvider) -> None:
 # -- starts that must not succeed ----------------------------------------------------------------------------------
 
 
-def start(base: Path, text: str, *more: str, env: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+def start(base: Path, text: str, *more: str, fresh: bool = False) -> "subprocess.CompletedProcess[str]":
     """``serve``, which is expected to end by itself."""
     (base / "policies").mkdir(parents=True, exist_ok=True)
     (base / "policies" / "p.yaml").write_text(text)
+    if not (base / "data").is_file():
+        lend_prices(base / "data")
     ports = [] if any(word.startswith("--proxy") for word in more) else ["--proxy=127.0.0.1:0"]
     ports += [] if any(word.startswith("--admin") for word in more) else ["--admin=127.0.0.1:0"]
     ports += [] if any(word.startswith("--http") for word in more) else ["--http=127.0.0.1:0"]
-    return douane(base, "serve", *ports, *more, env=env)
+    return douane(base, "serve", *ports, *more, fresh=fresh)
 
 
 def test_a_port_in_use(tmp_path: Path, provider: LocalProvider) -> None:
@@ -615,7 +628,7 @@ def test_a_port_in_use(tmp_path: Path, provider: LocalProvider) -> None:
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         for number, option in enumerate(("--proxy", "--http", "--admin")):
-            ended = start(tmp_path / str(number), policy(provider), f"{option}={address}")
+            ended = start(tmp_path / str(number), policy(provider), f"{option}={address}", fresh=option == "--http")
             assert ended.returncode == 3
             assert len(ended.stderr.splitlines()) == 1
             assert address in ended.stderr
@@ -634,22 +647,31 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_policy(tmp_path: Path, provider: LocalProvider, name: str) -> None:
+def test_a_broken_policy(tmp_path: Path, provider: LocalProvider, name: str, capsys: pytest.CaptureFixture[str],
+                         monkeypatch: pytest.MonkeyPatch) -> None:
+    """In processes of their own: those for which the gateway does not start either."""
     before, after, said = BROKEN[name]
     text = policy(provider)
     assert before in text
     (tmp_path / "policies").mkdir()
     (tmp_path / "policies" / "p.yaml").write_text(text.replace(before, after, 1))
-    ways = [("check", 1)] + ([("serve", 2)] if name in ("a missing secret", "an unknown policy") else [])
-    for word, code in ways:
+    if name not in ("a missing secret", "an unknown policy"):
+        for key in ("REAL_KEY", "BOT_KEY"):
+            monkeypatch.setenv(key, "made-up-0123456789")
+        assert main(command(tmp_path, "check")[3:]) == 1
+        told = capsys.readouterr().err
+        assert re.search(r"p\.yaml:\d+", told)
+        assert said in told
+        return
+    for word, code in (("check", 1), ("serve", 2)):
         ended = douane(tmp_path, word)
         assert ended.returncode == code
         assert re.search(r"p\.yaml:\d+", ended.stderr)
         assert said in ended.stderr
         assert "Traceback" not in ended.stderr
     if name == "an unknown policy":
-        ran = douane(tmp_path, "run", "--", "true")
-        assert (ran.returncode, said in ran.stderr) == (2, True), ran.stderr
+        done = douane(tmp_path, "run", "--", "true")
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
 
 
 def test_every_mistake_at_once(tmp_path: Path, provider: LocalProvider) -> None:
@@ -707,8 +729,8 @@ def test_run_sets_what_is_needed_and_unsets_what_would_lead_past(gateway: Gatewa
     show = f"import os,json; print(json.dumps({{n: os.environ.get(n) for n in {names!r}}}))"
     inherited = environ(ALL_PROXY="http://evil.example:1", all_proxy="socks5://evil.example:1", SSL_CERT_DIR="/tmp",
                         NO_PROXY="*", HTTPS_PROXY="http://evil.example:1")
-    ran = douane(gateway.base, "run", "--as", "bot", "--tag", "job=7", "--", sys.executable, "-c", show, env=inherited)
-    seen = json.loads(ran.stdout)
+    done = douane(gateway.base, "run", "--as", "bot", "--tag", "job=7", "--", sys.executable, "-c", show, env=inherited)
+    seen = json.loads(done.stdout)
     assert seen["ALL_PROXY"] is seen["all_proxy"] is seen["SSL_CERT_DIR"] is None
     assert re.fullmatch(r"http://bot:[\w-]{20,}@127\.0\.0\.1:\d+", seen["HTTPS_PROXY"])
     assert "*" not in seen["NO_PROXY"]
@@ -721,8 +743,8 @@ def test_run_sets_what_is_needed_and_unsets_what_would_lead_past(gateway: Gatewa
 
 def test_a_token_dies_with_its_command(gateway: Gateway) -> None:
     script = "import os; print(os.environ['HTTPS_PROXY'])"
-    ran = douane(gateway.base, "run", "--as", "bot", "--", sys.executable, "-c", script)
-    user, _, token = ran.stdout.strip().removeprefix("http://").partition("@")[0].partition(":")
+    done = douane(gateway.base, "run", "--as", "bot", "--", sys.executable, "-c", script)
+    user, _, token = done.stdout.strip().removeprefix("http://").partition("@")[0].partition(":")
     head = b"Proxy-Authorization: Basic %b\r\n" % base64.b64encode(f"{user}:{token}".encode())
     wire, got = Wire.tunnel(gateway, "api.openai.com:443", head)
     wire.close()
@@ -742,10 +764,11 @@ def test_a_token_dies_with_its_command(gateway: Gateway) -> None:
 def test_run_without_a_gateway_starts_one(tmp_path: Path, provider: LocalProvider) -> None:
     (tmp_path / "policies").mkdir()
     (tmp_path / "policies" / "p.yaml").write_text(policy(provider))
+    lend_prices(tmp_path / "data")
     app = ("import openai; print(openai.OpenAI().chat.completions.create(model='gpt-4o', messages="
            "[{'role': 'user', 'content': 'own gateway'}]).choices[0].message.content)")
-    ran = douane(tmp_path, "run", "--tag", "a=b", "--", sys.executable, "-c", app)
-    assert (ran.returncode, ran.stdout) == (0, "You said: own gateway\n"), ran.stderr
+    done = douane(tmp_path, "run", "--tag", "a=b", "--", sys.executable, "-c", app)
+    assert (done.returncode, done.stdout) == (0, "You said: own gateway\n"), done.stderr
     assert not (tmp_path / "data" / "control.sock").exists()
     records = [json.loads(line) for line in next((tmp_path / "data" / "audit").glob("*/*.jsonl")).read_text().splitlines()]
     assert [one["principal"]["tags"] for one in records if one["kind"] == "outcome"] == [{"a": "b"}]
@@ -766,13 +789,13 @@ def test_run_passes_signals_on(gateway: Gateway) -> None:
 def test_env_can_be_evaluated(gateway: Gateway) -> None:
     ask = ["curl", "-sS", "--max-time", "9", "-d", chat("env").decode(), f"https://api.openai.com{CHAT}"]
     script = f'eval "$({shlex.join(command(gateway.base, "env"))})"; {shlex.join(ask)}'
-    ran = subprocess.run(["sh", "-c", script], env=environ(), capture_output=True, text=True, timeout=20)
-    assert "You said: env" in ran.stdout, ran.stderr
+    done = subprocess.run(["sh", "-c", script], env=environ(), capture_output=True, text=True, timeout=20)
+    assert "You said: env" in done.stdout, done.stderr
 
 
 def test_audit_commands(gateway: Gateway) -> None:
     got = post(gateway, chat("audit"))
-    tail = douane(gateway.base, "audit", "tail", "-n", "2", "--json")
+    tail = douane(gateway.base, "audit", "tail", "-n", "2", "--json", fresh=True)
     assert [json.loads(line)["id"] for line in tail.stdout.splitlines()] == [got.id] * 2
     assert got.id in douane(gateway.base, "audit", "tail").stdout
     show = douane(gateway.base, "audit", "show", got.id, "--json")
@@ -791,10 +814,10 @@ def test_a_changed_log_does_not_verify(tmp_path: Path, gateway: Gateway) -> None
 
 
 def test_check_and_ca(gateway: Gateway) -> None:
-    check = douane(gateway.base, "check")
+    check = douane(gateway.base, "check", fresh=True)
     assert check.returncode == 0
     assert "swap_key" in check.stdout
-    show = douane(gateway.base, "ca", "show")
+    show = douane(gateway.base, "ca", "show", fresh=True)
     assert show.returncode == 0
     assert "api.openai.com" in show.stdout
 
@@ -802,19 +825,19 @@ def test_check_and_ca(gateway: Gateway) -> None:
 @pytest.mark.parametrize(("words", "code"), [([], 2), (["nonsense"], 2), (["run"], 2), (["run", "--tag", "x", "--", "true"], 2),
                                              (["serve", "--proxy=nowhere"], 2), (["check", "/no/such/folder"], 1)])
 def test_wrong_use(tmp_path: Path, words: list[str], code: int) -> None:
-    ran = subprocess.run([sys.executable, "-m", "douane", *words], cwd=tmp_path, env=environ(), capture_output=True, text=True)
-    assert ran.returncode == code
-    assert ran.stderr
-    assert "Traceback" not in ran.stderr
+    done = subprocess.run([sys.executable, "-m", "douane", *words], cwd=tmp_path, env=environ(), capture_output=True, text=True)
+    assert done.returncode == code
+    assert done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_help_is_quick() -> None:
     taken = []
     for _ in range(3):
         began = time.monotonic()
-        ran = subprocess.run([sys.executable, "-m", "douane", "--help"], env=environ(), capture_output=True)
+        done = subprocess.run([sys.executable, "-m", "douane", "--help"], env=environ(), capture_output=True)
         taken.append(time.monotonic() - began)
-        assert ran.returncode == 0
+        assert done.returncode == 0
     assert min(taken) < 0.4
 
 

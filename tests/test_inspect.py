@@ -17,7 +17,7 @@ from douane.inspection import Inspector, Sight, as_object, as_text
 from douane.prices import Prices
 from douane.providers.table import builtin
 from tests import wire as recorded
-from tests.gateway import command, environ
+from tests.gateway import command, environ, ran
 
 ASKED = {"model": "gpt-4o-mini", "stream": False, "messages": [{"role": "user", "content": "Hello <you>\n"}],
          "metadata": {"a b": "c"}}
@@ -158,7 +158,7 @@ def test_the_command(tmp_path: Path) -> None:
     done = subprocess.run(command(tmp_path, "inspect", "--json", str(file)), env=environ(), capture_output=True, text=True,
                           check=True)
     assert [json.loads(one)["provider"] for one in done.stdout.splitlines()] == ["openai", None]
-    wrong = subprocess.run(command(tmp_path, "inspect", str(tmp_path / "no")), env=environ(), capture_output=True, text=True)
+    wrong = ran(command(tmp_path, "inspect", str(tmp_path / "no")), environ())
     assert (wrong.returncode, wrong.stdout) == (2, "")
 
 

@@ -8,7 +8,6 @@ import asyncio
 import random
 import signal
 import ssl
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from douane.demo.provider import LocalProvider, running_provider
 from douane.ledger.base import nano
 from douane.ledger.charge import recorded
 from douane.ledger.sqlite import read_balances
-from tests.gateway import CHAT, Gateway, chat, command, policy
+from tests.gateway import CHAT, Gateway, chat, command, policy, ran
 
 CLIENTS = 24
 ROUNDS = 2
@@ -86,7 +85,7 @@ def test_a_killed_gateway_has_told_the_truth(tmp_path: Path, provider: LocalProv
             gateway.start()
             _check_restarted(gateway, complete)
             _check_ledger(gateway)
-        verify = subprocess.run(command(gateway.base, "audit", "verify"), env=gateway.environ, capture_output=True, text=True)
+        verify = ran(command(gateway.base, "audit", "verify"), gateway.environ)
         assert verify.returncode == 0, verify.stdout + verify.stderr
         assert "0 calls without an outcome" in verify.stdout
     finally:

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import json
 import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +23,7 @@ from douane.asgi import App, Message, Receive, Scope, Send
 from douane.errors import ConfigError
 from douane.hosts.house import open_log, open_office
 from douane.middleware import Douane
-from tests.gateway import BOT_KEY, REAL_KEY, chat
+from tests.gateway import BOT_KEY, REAL_KEY, chat, environ
 from tests.service import Book
 
 CHAT = "/v1/chat/completions"
@@ -506,6 +508,17 @@ def test_as_middleware_of_starlette(folders: dict[str, Any]) -> None:
     with TestClient(app) as client:
         assert client.get("/problems").json() == []
         assert client.post(CHAT, content=chat()).status_code == 401
+
+
+def test_processes_forked_from_one_give_other_ids() -> None:
+    """As a server's workers are, where it loads the app once: two calls of one id would be charged as one."""
+    code = ("import os\nfrom douane.gate import new_id\n"
+            "for _ in range(2):\n"
+            "    if not os.fork():\n"
+            "        os._exit(os.write(1, f'{new_id(0.0)}\\n'.encode()) != 33)\n"
+            "    os.wait()\n")
+    done = subprocess.run([sys.executable, "-c", code], env=environ(), capture_output=True, text=True, check=True)
+    assert len(set(done.stdout.split())) == 2, done.stdout
 
 
 def test_each_worker_has_a_chain_of_its_own(tmp_path: Path) -> None:

@@ -153,18 +153,6 @@ def test_it_costs_little() -> None:
 # -- in the scanner ----------------------------------------------------------------------------------------------------
 
 
-def test_names_are_found_without_a_worker() -> None:
-    async def work() -> None:
-        scanner = Scanner(Wanted(), remembered=60_001)
-        assert await scanner.scan("acme", ["1 " + "ann@example.com"]) == [(Span("EMAIL_ADDRESS", 2, 17, 1.0),)]
-        pool().close()
-        texts = ["Sarah Miller called", "user", "no name in it", "Sarah Miller called", "Éva Müller was here"]
-        assert [len(one) for one in await scanner.scan("acme", texts)] == [1, 0, 0, 1, 1]
-        assert pool().pids == []
-
-    house.run(work(), 40)
-
-
 def test_the_switches_of_names() -> None:
     text = "Sarah Miller called Xyzzyk."
 
@@ -250,3 +238,15 @@ def test_the_answer_that_comes_back_holds_no_name_that_the_user_said() -> None:
         return await eyes(Wanted(), "builtin", "").scan(Keys("acme"), texts, ["user", "assistant"])
 
     assert [len(one) for one in house.run(work(), 20)] == [1, 1]
+
+
+def test_names_are_found_without_a_worker() -> None:
+    async def work() -> None:
+        scanner = Scanner(Wanted(), remembered=60_001)
+        assert await scanner.scan("acme", ["1 " + "ann@example.com"]) == [(Span("EMAIL_ADDRESS", 2, 17, 1.0),)]
+        pool().close()
+        texts = ["Sarah Miller called", "user", "no name in it", "Sarah Miller called", "Éva Müller was here"]
+        assert [len(one) for one in await scanner.scan("acme", texts)] == [1, 0, 0, 1, 1]
+        assert pool().pids == []
+
+    house.run(work(), 40)

@@ -1,7 +1,6 @@
 """Two gateways, two data folders, one Redis: one budget, one rate limit, one emergency stop; and what happens without it."""
 
 import asyncio
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,7 +11,7 @@ import openai
 import pytest
 
 from douane.demo.provider import LocalProvider, running_provider
-from tests.gateway import Gateway, Wire, chat, command, environ, policy, request, running_gateway, untouched, wait_for
+from tests.gateway import Gateway, Wire, chat, command, environ, policy, ran, request, running_gateway, untouched, wait_for
 from tests.redis_server import Server, running
 
 PRICED = "prices: {gpt-4o-mini: {input: 0.0, output: 1000.0}}"
@@ -46,8 +45,7 @@ def status(gateway: Gateway) -> tuple[int, str]:
 
 
 def said(gateway: Gateway, url: str, *words: str) -> str:
-    done = subprocess.run(command(gateway.base, *words), env={**gateway.environ, "REDIS_URL": url}, capture_output=True,
-                          text=True, timeout=30)
+    done = ran(command(gateway.base, *words), {**gateway.environ, "REDIS_URL": url})
     return done.stdout + done.stderr
 
 
@@ -131,7 +129,7 @@ def test_what_the_policy_says_of_it_is_looked_at_before_anything_listens(
     (tmp_path / "policies" / "p.yaml").write_text(text)
     given: dict[str, Any] = {**environ(), "REDIS_URL": "redis://u:" + "hidden-word" + "@127.0.0.1:1"}
     words = [*command(tmp_path, "serve"), "--proxy=127.0.0.1:0", "--http=127.0.0.1:0", "--admin=127.0.0.1:0"]
-    done = subprocess.run(words, env=given, capture_output=True, text=True, timeout=30)
+    done = ran(words, given)
     assert done.returncode == 3
     assert "edis" in done.stderr
     assert "hidden-word" not in done.stderr

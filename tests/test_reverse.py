@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 from pathlib import Path
 
 import anthropic
@@ -21,6 +20,7 @@ from tests.gateway import (
     command,
     environ,
     policy,
+    ran,
     request,
     running_gateway,
     untouched,
@@ -123,8 +123,7 @@ def test_beyond_loopback_nobody_known_is_exit_2(tmp_path: Path, provider: LocalP
     (tmp_path / "policies").mkdir()
     (tmp_path / "policies" / "p.yaml").write_text(
         policy(provider).replace("  - {name: bot, team: bots, key: env:BOT_KEY}\n", ""))
-    done = subprocess.run([*command(tmp_path, "serve"), "--proxy=127.0.0.1:0", "--admin=127.0.0.1:0", "--http=0.0.0.0:0"],
-                          env=environ(), capture_output=True, text=True, timeout=30)
+    done = ran([*command(tmp_path, "serve"), "--proxy=127.0.0.1:0", "--admin=127.0.0.1:0", "--http=0.0.0.0:0"], environ())
     assert done.returncode == 2
     assert "--http 0.0.0.0:0: beyond loopback" in done.stderr
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -32,6 +31,7 @@ from tests.gateway import (
     command,
     environ,
     policy,
+    ran,
     request,
     running_gateway,
     untouched,
@@ -124,7 +124,7 @@ def gateway(tmp_path: Path, provider: LocalProvider) -> Iterator[Gateway]:
 
 
 def said(gateway: Gateway, *words: str) -> tuple[int, str]:
-    done = subprocess.run(command(gateway.base, *words), env=environ(), capture_output=True, text=True, timeout=30)
+    done = ran(command(gateway.base, *words), environ())
     return done.returncode, done.stdout + done.stderr
 
 

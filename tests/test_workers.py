@@ -27,7 +27,20 @@ from douane.hosts.house import close_abandoned
 from douane.hosts.slots import open_slots
 from douane.ledger.sqlite import read_balances
 from douane.places import Listen, chain_names
-from tests.gateway import Gateway, Got, Wire, chat, command, environ, policy, request, running_gateway, wait_for
+from tests.gateway import (
+    Gateway,
+    Got,
+    Wire,
+    chat,
+    command,
+    environ,
+    lend_prices,
+    policy,
+    ran,
+    request,
+    running_gateway,
+    wait_for,
+)
 
 CHAIN = ("  - authenticate: {unknown: deny}\n"
          "  - allow_models: {models: [gpt-4*, claude-*]}\n"
@@ -277,7 +290,7 @@ def test_at_the_end_all_finish_what_runs(gateway: Gateway) -> None:
     assert [one["ended"] for one in named("last") if one["kind"] == "outcome"] == ["complete"] * 6
     assert not any(map(alive, serving))
     assert not (gateway.data / "control.sock").exists()
-    verify = subprocess.run(command(gateway.base, "audit", "verify"), env=gateway.environ, capture_output=True, text=True)
+    verify = ran(command(gateway.base, "audit", "verify"), gateway.environ)
     assert verify.returncode == 0, verify.stdout
     assert "0 calls without an outcome" in verify.stdout
 
@@ -334,6 +347,7 @@ def test_a_worker_that_cannot_start_ends_the_start_with_its_reason(tmp_path: Pat
     (tmp_path / "data" / "audit" / "test.worker-2").write_text("no folder")
     (tmp_path / "policies").mkdir()
     (tmp_path / "policies" / "p.yaml").write_text(policy(provider))
+    lend_prices(tmp_path / "data")
     words = [*command(tmp_path, "serve"), "--workers=2", "--proxy=127.0.0.1:0", "--http=127.0.0.1:0", "--admin=127.0.0.1:0"]
     done = subprocess.run(words, env=environ(), capture_output=True, text=True, timeout=20)
     assert done.returncode == 3, done.stderr

@@ -37,9 +37,8 @@ async def _serve(places: Places, house: House) -> None:
         await gateway.stop(0)
         raise
     gateway.handle_signals()
-    gc.collect()
     gc.enable()
-    gc.freeze()  # what was imported lives for ever; later collections need not walk it
+    gc.freeze()  # what was imported lives for ever: no collection need walk it, one before this included
     print(gateway.banner(), file=sys.stderr, flush=True)
     await gateway.stopping.wait()
     log.info("stopping: running calls have %d s to finish", int(DRAIN_SECONDS))

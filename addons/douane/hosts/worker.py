@@ -133,8 +133,7 @@ class Worker:
         for died in said["died"]:
             await house.note(record.event("worker_died", gate.clock(), worker=self._number, how=died))
         await house.note(record.event("start", gate.clock(), revision=gate.chain.revision, worker=self._number))
-        gc.collect()
-        gc.freeze()  # what was imported lives for ever; later collections need not walk it
+        gc.freeze()  # what was imported lives for ever; no collection need walk it
         self._clocks += [asyncio.get_running_loop().create_task(clock()) for clock in (self._every_second, self._every_hour)]
         return {"chain": house.audit.node if house.audit is not None else ""}
 

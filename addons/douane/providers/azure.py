@@ -28,10 +28,10 @@ _VERSION_1 = "/(?:/)?(?:api/projects/[A-Za-z0-9][A-Za-z0-9_-]*/)?openai(?:/v1)?"
 def _rows() -> tuple[Operation, ...]:
     """Older ``api-version``s have responses, files and batches below ``/openai`` too."""
     return (
-        *(row for row in openai_rows(_DEPLOYMENT) if row.name in _DEPLOYED),
+        *openai_rows(_DEPLOYMENT, _DEPLOYED),
         *openai_rows(_VERSION_1),
-        *(replace(row, path=re.compile("/(?:/)?voice-live/realtime")) for row in openai_rows("") if row.name == "realtime"),
-        *(row for row in openai_rows("/(?:/)?models") if row.name in _SERVERLESS),
+        *(replace(row, path=re.compile("/(?:/)?voice-live/realtime")) for row in openai_rows("", ("realtime",))),
+        *openai_rows("/(?:/)?models", _SERVERLESS),
         *(replace(row, path=re.compile(f"/(?:/)?anthropic(?:{row.path.pattern})"), family=ANTHROPIC)
           for row in anthropic().operations))
 

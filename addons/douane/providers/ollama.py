@@ -157,14 +157,13 @@ _OPENAI = frozenset({"chat", "completions", "embeddings", "models", "responses"}
 
 
 def _rows() -> tuple[Operation, ...]:
-    theirs = (row for row in openai_rows("/v1") if row.name in _OPENAI)
     return (
         Operation("ollama_chat", "POST", re.compile("/api/chat"), _STREAMED),
         Operation("ollama_generate", "POST", re.compile("/api/generate"), _STREAMED),
         Operation("embeddings", "POST", re.compile("/api/embed(?:dings)?"), _EMBED),
         Operation("models", "GET", re.compile("/api/(?:tags|ps|version)")),
         Operation("models", "POST", re.compile("/api/show"), _SHOW),
-        *(replace(row, family=OPENAI) for row in theirs))
+        *(replace(row, family=OPENAI) for row in openai_rows("/v1", _OPENAI)))
 
 
 def ollama() -> Provider:

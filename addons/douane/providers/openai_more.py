@@ -5,6 +5,7 @@ What belongs to an organisation (``/v1/organization/…``) is no row.
 """
 
 import re
+from collections.abc import Container
 from dataclasses import replace
 from typing import Any
 
@@ -232,10 +233,11 @@ _TABLE: tuple[tuple[str, str, str, JsonWire | None], ...] = (
 """Label, method, path below the root, how it is read; what is called most stands first."""
 
 
-def openai_rows(root: str) -> tuple[Operation, ...]:
-    """The operations below *root*, a regular expression."""
-    rows = (Operation(name, method, re.compile(f"{root}(?:{path})"), wire) for name, method, path, wire in _TABLE)
-    return (*rows, *socket_rows(root, RESPONSES))
+def openai_rows(root: str, names: Container[str] | None = None) -> tuple[Operation, ...]:
+    """The operations below *root*, a regular expression. *names*: only these; to compile the others takes its time."""
+    rows = (Operation(name, method, re.compile(f"{root}(?:{path})"), wire) for name, method, path, wire in _TABLE
+            if names is None or name in names)
+    return (*rows, *(row for row in socket_rows(root, RESPONSES) if names is None or row.name in names))
 
 
 def openai() -> Provider:

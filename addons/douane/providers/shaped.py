@@ -17,11 +17,11 @@ from douane.providers.base import Bound, Operation, Provider, Role
 from douane.providers.deltas import Channel, Delta, Deltas
 from douane.providers.deltas import ends as ends_of
 from douane.providers.deltas import pieces as pieces_of
-from douane.providers.dialogue import SOCKET
 from douane.providers.framing import Framing
 from douane.providers.meters import Answers, Seen, tokens
-from douane.providers.openai import CHAT, CHAT_ANSWERS, COMPLETIONS, EMBEDDINGS, FREE, openai_error, openai_shaped
+from douane.providers.openai import CHAT, CHAT_ANSWERS, COMPLETIONS, EMBEDDINGS, FREE, RESPONSES, openai_error, openai_shaped
 from douane.providers.openai_more import FREE_TEXT, openai_rows
+from douane.providers.realtime import socket_rows
 from douane.providers.room import openai_room
 from douane.providers.walk import ANSWER_TOKENS, TOKENS, Grammar
 from douane.providers.wires import JsonWire
@@ -155,17 +155,15 @@ def _more(name: str, root: str) -> tuple[Operation, ...]:
         path = {"deepseek": "/anthropic/v1/messages", "zai": "/api/anthropic/v1/messages"}[name]
         return (replace(_row("messages", path, MESSAGES), family=ANTHROPIC),)
     if name in ("groq", "together", "xai", "fireworks"):
-        sockets = (SOCKET,) if name == "xai" else ()
-        wanted = ("images", "audio", "moderations")
-        own = (_GRPC,) if name == "xai" else ()
-        return (*own, *(row for row in openai_rows(root) if row.name in wanted or row.method in sockets))
+        rows = openai_rows(root, ("images", "audio", "moderations"))
+        return (_GRPC, *rows, *socket_rows(root, RESPONSES)) if name == "xai" else rows
     return ()
 
 
 def _mistral() -> Provider:
     own = (_row("fim", "/v1/fim/completions", replace(COMPLETIONS, answer=CHAT.answer)),
            _row("chat", "/v1/agents/completions", _CHAT), _row("ocr", "/v1/ocr", _OCR),
-           *(row for row in openai_rows("/v1") if row.name in ("audio", "files", "moderations")))
+           *openai_rows("/v1", ("audio", "files", "moderations")))
     return openai_shaped("mistral", ("api.mistral.ai", "codestral.mistral.ai"), prices="mistral", more=own, chat=_CHAT,
                          family=MISTRAL)
 
