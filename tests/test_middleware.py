@@ -512,7 +512,7 @@ def test_as_middleware_of_starlette(folders: dict[str, Any]) -> None:
 
 def test_processes_forked_from_one_give_other_ids() -> None:
     """As a server's workers are, where it loads the app once: two calls of one id would be charged as one."""
-    code = ("import os\nfrom douane.gate import new_id\n"
+    code = ("import os\nimport douane.middleware\nfrom douane.gate import new_id\n"
             "for _ in range(2):\n"
             "    if not os.fork():\n"
             "        os._exit(os.write(1, f'{new_id(0.0)}\\n'.encode()) != 33)\n"

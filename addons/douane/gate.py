@@ -16,16 +16,24 @@ from douane.providers.base import Wire
 from douane.purse import Most, Till
 from douane.stops import StopBoard
 
-__all__ = ["AuditSink", "Bill", "Gate", "Observer", "Pricing", "Scribe", "new_id"]
+__all__ = ["AuditSink", "Bill", "Gate", "Observer", "Pricing", "Scribe", "new_id", "other_ids"]
 
 _random = random.SystemRandom()
-"""The kernel's: a state of our own would go on alike in processes that a server forks once the app is loaded, and two calls of
-one id are charged as one."""
+_sequence = random.Random()  # noqa: S311 - ids are unique, not secret
 
 
 def new_id(at: float) -> str:
     """32 hex digits that sort by time: 48 bits of milliseconds, 80 of chance."""
-    return f"{int(at * 1000):012x}{_random.getrandbits(80):020x}"
+    return f"{int(at * 1000):012x}{_sequence.getrandbits(80):020x}"
+
+
+def other_ids() -> None:
+    """For a process that was forked, which would else go on with the ids of the one it comes from: two calls of one id are
+    charged as one. (The kernel's own chance would need no such care, and takes thirty times as long.)"""
+    _sequence.seed(_random.getrandbits(256))
+
+
+other_ids()
 
 
 class AuditSink(Protocol):

@@ -19,7 +19,7 @@ from douane.chain import Chain
 from douane.datakey import open_data_key
 from douane.detect import Scanner, Wanted
 from douane.errors import AuditUnavailableError, ConfigError, DouaneError, EnvironmentFailedError
-from douane.gate import Gate
+from douane.gate import Gate, other_ids
 from douane.histories.base import Shelf
 from douane.histories.sqlite import SqliteHistories
 from douane.hosts.duties import Duties, recover
@@ -40,6 +40,9 @@ __all__ = ["Fittings", "House", "Office", "close_abandoned", "furnish", "open_ho
 log = logging.getLogger("douane.gateway")
 
 _OPENING = "opening.lock"
+
+if hasattr(os, "register_at_fork"):  # a server may fork the processes that serve once it has loaded the app
+    os.register_at_fork(after_in_child=other_ids)
 
 
 @dataclass(frozen=True, slots=True)
