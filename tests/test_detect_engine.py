@@ -4,11 +4,14 @@ import os
 import random
 import re
 import socket
+import subprocess
+import sys
 import time
 import unicodedata
 import warnings
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 
 import pytest
 from bench import goods
@@ -335,3 +338,21 @@ def test_what_may_be_somebodys_is_found(text: str, kind: str) -> None:
 def test_numbers_with_dots_are_still_phone_numbers() -> None:
     for number in ("650.253.0000", "212.555.0123", "06.12.34.56.78", "+41.44.668.18.00"):
         assert [one.type for one in resolve(engine(Wanted()).scan(f"call {number}, please"))] == ["PHONE_NUMBER"], number
+
+
+def test_patterns_need_no_spacy_and_who_wants_it_has_all_of_it() -> None:
+    code = """
+import sys
+from douane.detect.engine import Engine, prepare
+from douane.detect.values import Wanted
+prepare()
+assert [one.type for one in Engine(Wanted()).scan("mail ann@example.com")] == ["EMAIL_ADDRESS"]
+assert not {"spacy", "thinc", "numpy"} & sys.modules.keys()
+from douane.detect import ner
+assert ner.SpacyNlpEngine.__module__ == "presidio_analyzer.nlp_engine.spacy_nlp_engine"
+assert sys.modules["spacy"].blank("en")("Ann Lee flew")[0].text == "Ann"
+assert [one.type for one in Engine(Wanted()).scan("mail ann@example.com")] == ["EMAIL_ADDRESS"]
+"""
+    environment = {"PYTHONPATH": str(Path(__file__).parents[1] / "addons")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -5,24 +5,25 @@ brought along. Context words are not looked at: presidio's enhancer costs the sq
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import phonenumbers
 import regex  # type: ignore[import-untyped]
 import tldextract.tldextract as suffixes
-from presidio_analyzer import EntityRecognizer, PatternRecognizer, RecognizerResult, predefined_recognizers
-from presidio_analyzer.nlp_engine import NlpArtifacts
 
 from douane.detect.disguise import undisguised
 from douane.detect.names import find_names
-from douane.detect.ner import Reader
 from douane.detect.nobodys import is_network, is_nobodys_address, stands_for_nothing
 from douane.detect.own import Own
 from douane.detect.patterns import by_patterns, without_doubles
 from douane.detect.phones import ENDS, Phones
 from douane.detect.prefilter import Prefilter
+from douane.detect.presidio import EntityRecognizer, NlpArtifacts, PatternRecognizer, RecognizerResult, predefined_recognizers
 from douane.detect.shadow import shadow
-from douane.detect.values import ENTITIES, ScanFailedError, Span, Wanted
+from douane.detect.values import ENTITIES, Model, ScanFailedError, Span, Wanted
+
+if TYPE_CHECKING:
+    from douane.detect.ner import Reader
 
 __all__ = ["Engine", "prepare"]
 
@@ -156,6 +157,12 @@ class _Detector(NamedTuple):
         return [(pattern.regex, cased) for pattern in _with_patterns(self.recognizer).patterns]
 
 
+def _reader(model: Model) -> "Reader":
+    from douane.detect.ner import Reader  # with all of presidio, and spaCy
+
+    return Reader.of(model)
+
+
 class Engine:
     """Finds in one text what is wanted. Raises :class:`ScanFailedError` where a pattern runs out of time."""
 
@@ -178,7 +185,7 @@ class Engine:
         self._names = PatternRecognizer("PERSON", deny_list=list(wanted.names)) \
             if wanted.names and "PERSON" in wanted.entities else None
         self._by_rule = wanted.by_rule and "PERSON" in wanted.entities
-        self._reader = Reader.of(wanted.model) if wanted.model is not None else None
+        self._reader = _reader(wanted.model) if wanted.model is not None else None
 
     def scan(self, text: str) -> list[Span]:
         """As it is written and as it is meant, in no order; they may overlap."""

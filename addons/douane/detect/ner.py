@@ -7,10 +7,15 @@ import sys
 from dataclasses import dataclass
 from typing import Any, Self
 
+from douane.detect.values import Model, Span
+
+if "douane.detect.presidio" in sys.modules:
+    from douane.detect.presidio import forget
+
+    forget()
+
 from presidio_analyzer import predefined_recognizers
 from presidio_analyzer.nlp_engine import NerModelConfiguration, SpacyNlpEngine, TransformersNlpEngine
-
-from douane.detect.values import Model, Span
 
 __all__ = ["SENTENCE", "Reader", "load"]
 

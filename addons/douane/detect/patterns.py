@@ -7,8 +7,8 @@ from bisect import bisect_right
 from typing import Any
 
 import regex  # type: ignore[import-untyped]
-from presidio_analyzer import EntityRecognizer, PatternRecognizer, RecognizerResult, pattern_recognizer
 
+from douane.detect.presidio import EntityRecognizer, PatternRecognizer, RecognizerResult, pattern_recognizer
 from douane.detect.values import ScanFailedError
 
 __all__ = ["by_patterns", "without_doubles"]

@@ -11,10 +11,9 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import phonenumbers
-from presidio_analyzer import RecognizerResult, predefined_recognizers
-from presidio_analyzer.nlp_engine import NlpArtifacts
 
 from douane.detect.phonerules import Reading, Region, read, who_may_have
+from douane.detect.presidio import NlpArtifacts, RecognizerResult, predefined_recognizers
 from douane.detect.values import PHONE_REGIONS
 
 __all__ = ["ENDS", "Phones", "Tries"]

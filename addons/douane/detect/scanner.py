@@ -62,7 +62,7 @@ class Scanner:
         self._signs = _SIGNS + CAPITALS if self._by_rule else _SIGNS
 
     def warm(self) -> None:
-        """Start the workers now; they are ready some two seconds later, and when they have loaded a model."""
+        """Start the workers now; they are ready about a second later, and when they have loaded a model."""
         ours = self._pool()
         if self._by_rule:
             lists()

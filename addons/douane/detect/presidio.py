@@ -1,0 +1,93 @@
+"""Presidio, imported without spaCy: what finds patterns needs nothing of it, and it takes a second of CPU and half of a
+detector's memory.
+
+Presidio names spaCy's classes in annotations and registers one function there; while it is imported, an empty module answers to
+those names. Who needs a language model (``ner.py``) calls :func:`forget` and imports all of it."""
+
+import importlib.util
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+__all__ = ["EntityRecognizer", "NlpArtifacts", "PatternRecognizer", "RecognizerResult", "forget", "pattern_recognizer",
+           "predefined_recognizers"]
+
+_SPACY, _PRESIDIO = "spacy", "presidio_analyzer"
+
+
+class _Names(type):
+    """Of a class that has every name, and that decorates with nothing."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return cls
+
+    def __call__(cls, *_: object) -> Any:
+        return lambda made: made
+
+
+class _Nothing(metaclass=_Names):
+    pass
+
+
+class _Empty(ModuleType):
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Nothing
+
+
+class _Finder:
+    """Finds an empty module for spaCy and each of its parts."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name.partition(".")[0] != _SPACY:
+            return None
+        return importlib.util.spec_from_loader(name, self, is_package=True)  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _Empty(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """There is nothing in it."""
+
+
+@contextmanager
+def _without_spacy() -> Iterator[None]:
+    """Where it is imported already, it stays."""
+    if _SPACY in sys.modules:
+        yield
+        return
+    finder = _Finder()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        _drop(_SPACY)
+
+
+def _drop(package: str) -> None:
+    for name in [one for one in sys.modules if one.partition(".")[0] == package]:
+        del sys.modules[name]
+
+
+def forget() -> None:
+    """Have the next import of presidio be of all of it, if this was not: its classes are other ones than those here."""
+    if _SPACY not in sys.modules:
+        _drop(_PRESIDIO)
+
+
+with _without_spacy():
+    from presidio_analyzer import (
+        EntityRecognizer,
+        PatternRecognizer,
+        RecognizerResult,
+        pattern_recognizer,
+        predefined_recognizers,
+    )
+    from presidio_analyzer.nlp_engine import NlpArtifacts
