@@ -17,7 +17,7 @@ try:
 except ImportError:  # a platform without a wheel
     _hyperscan = None
 
-_NO_WORD = r"(?<![A-Za-z0-9])(?<![A-Za-z0-9]_)(?<![A-Za-z0-9]__)"
+_NO_WORD = r"(?<![A-Za-z0-9])(?<![A-Za-z0-9]_)(?<![A-Za-z0-9]__)(?<![A-Za-z0-9]\\_)(?<![A-Za-z0-9]\\\\_)"
 _OPEN = r"<|&(?:lt|\#60|\#[xX]3[cC]);|(?P<slashes>\\+)u003[cC]|(?P<escaped>\\{1,2})<"
 _CLOSE = r">|&(?:gt|\#62|\#[xX]3[eE]);|\\+u003[eE]"
 FORM = re.compile(
