@@ -466,6 +466,11 @@ def test_another_word_stays(text: str) -> None:
     assert restorer().restore(text) == piecewise(text) == text
 
 
+def test_a_word_goes_on_behind_an_escaped_underscore() -> None:
+    text = f"{PLACEHOLDERS[0][1:-1]}\\_{PLACEHOLDERS[2][1:-1]}"
+    assert restorer().restore(text) == piecewise(text) == text
+
+
 FRAGMENTS = st.sampled_from([
     *FORMS.values(), BARE[:9], BARE[9:], PLACEHOLDERS[2], PLACEHOLDERS[2][1:-1], "<", ">", "\\", "&lt;", "&", "_", "__",
     "u003c", "\\u003c", "\\n", " ", "x", "\u90ae", "https://evil.example/", "EMAIL", "e", '"', "*"])
