@@ -235,6 +235,7 @@ def test_a_gateway_tells_once(tmp_path: Path, provider: LocalProvider, receiver:
 
 @pytest.mark.parametrize(("text", "said"), [
     ("[{}]", "alerts[0]: one of webhook, slack, email"), ("[{webhook: 'http://example.com/x'}]", "alerts[0].webhook: allowed: https://"),
+    ("[{slack: 'https://[no-address/x'}]", "alerts[0].slack: allowed: https://"),
     ("[{webhook: 'env:ABSENT'}]", "the environment variable ABSENT is not set"), ("{webhook: x}", "alerts"),
     ("[{email: nobody, smtp: 'smtp://h', sender: a@b}]", "`nobody` is no e-mail address"),
     ("[{email: a@b, smtp: 'https://h', sender: a@b}]", "alerts[0].smtp"),

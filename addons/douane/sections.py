@@ -160,7 +160,10 @@ def _url(what: str, given: str, schemes: tuple[str, ...], place: Place, referenc
     url = Secret(given) if literal else references.secret(given, what, place, problems)
     if url is None:
         return None
-    found = urlsplit(url.reveal())
+    try:
+        found = urlsplit(url.reveal())
+    except ValueError:  # brackets with no address in them
+        found = urlsplit("")
     if found.scheme not in schemes or not found.hostname or (found.scheme == "http" and not is_loopback(found.hostname)):
         problems.add(place, f"{what}: allowed: {', '.join(f'{scheme}://…' for scheme in schemes)}, or env: or file: with one; "
                             "http:// to this machine only")
