@@ -96,7 +96,7 @@ async def here(seed: int) -> None:
     print("\nCPU-ms of this process for a conversation of 200 KB, all seen but the last message\n")
     for what, cost in (await conversation(seed)).items():
         print(f"{what:28}{cost:8.2f}")
-    print("\nthe event loop held at once for a single text, CPU-ms at most: first seen, seen before\n")
+    print("\nthe event loop held at once by all of redact for a single text, CPU-ms at most: first seen, seen before\n")
     for kind, size, first, again in await held(seed):
         print(f"{kind:8}{size:9}{first:9.2f}{again:9.2f}")
 

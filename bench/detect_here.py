@@ -1,7 +1,8 @@
 """What the gateway's own process does while texts are scanned: the second half of :mod:`bench.detect`.
 
 CPU of a conversation of 200 KB that has been seen but for its last message; and for how long the event loop is held at once,
-by any one callback, while a single text is scanned. Workers are other processes and count for nothing here."""
+by any one callback, while a call of a single text goes through all of ``redact``. Workers are other processes and count for
+nothing here."""
 
 import asyncio
 import gc
@@ -10,6 +11,7 @@ import time
 from asyncio import Handle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import islice
 from statistics import median
 from typing import Any
@@ -50,7 +52,7 @@ async def conversation(seed: int) -> dict[str, float]:
     """CPU-ms in this process for a call of 61 messages, 200 KB, of which the last is new: by the scanner, and by all of
     ``redact`` (walk, scan, rewritten body). Medians of 15."""
     eyes = Eyes(Scanner(Wanted()))
-    redact = _Redact(eyes, lambda _: _WIRE, DataKey(b"k" * 32), "placeholder", restore=True)
+    redact = _redact(eyes)
     said: dict[str, float] = {}
     for kind in ("chat", "mixed"):
         rng = random.Random(seed)
@@ -67,6 +69,10 @@ async def conversation(seed: int) -> dict[str, float]:
         said[f"{kind}, the scanner"], said[f"{kind}, all of redact"] = median(scans), median(calls)
     await eyes.common.aclose()
     return said
+
+
+def _redact(eyes: Eyes) -> _Redact:
+    return _Redact(eyes, lambda _: _WIRE, DataKey(b"k" * 32), "placeholder", restore=True)
 
 
 def _call(texts: list[str]) -> Call:
@@ -89,20 +95,21 @@ async def held(seed: int) -> list[tuple[str, int, float, float]]:
     """Kind, characters, and for how long at most one callback held the loop (CPU-ms): the first time, and when it was seen."""
     scanner = Scanner(Wanted())
     scanner.warm()
-    await scanner.scan("t", ["warm@example.com"])
+    redact = _redact(Eyes(scanner))
+    await redact.admit(_call(["warm@example.com"]))
     gc.collect()
     gc.freeze()  # as the gateway does
     rows = []
     for kind, make in KINDS.items():
         for size in SIZES:
             rng = random.Random(seed)
-            texts = [make(rng, size) for _ in range(2 if size > 100_000 else 5)]
+            calls = [_call([make(rng, size)]) for _ in range(2 if size > 100_000 else 5)]
             first: list[float] = []
             again: list[float] = []
             for times in (first, again):
-                for text in texts:
+                for call in calls:
                     with _longest() as longest, suppress(ScanFailedError):  # too slow a machine: it was held all the same
-                        await asyncio.create_task(scanner.scan("t", [text]))
+                        await asyncio.create_task(redact.admit(replace(call)))
                     times.append(longest[0] * 1e3)
             rows.append((kind, size, max(first), max(again)))
     await scanner.aclose()

@@ -1,6 +1,7 @@
 """The scanner from outside: its processes, its deadlines, what it remembers."""
 
 import asyncio
+import gc
 import hashlib
 import itertools
 import os
@@ -251,9 +252,18 @@ def test_memory_is_bounded_and_holds_no_text() -> None:
         memory.put(key, FOUND)
         memory.get(keys[0])
         assert len(memory) <= 6
-    assert memory.get(keys[0]) is memory.get(keys[8]) is FOUND
+    assert memory.get(keys[0]) == memory.get(keys[8]) == FOUND
     assert [memory.get(key) for key in keys[1:5]] == [None] * 4
     assert not any(text.encode() in key for text, key in zip(texts, keys, strict=True))
+
+
+def test_what_is_remembered_costs_no_collection() -> None:
+    memory = Memory(100)
+    for number in range(50):
+        memory.put(number.to_bytes(16), [Span("EMAIL_ADDRESS", number, number + 9, 1.0)] * 3)
+    gc.collect()
+    assert not any(map(gc.is_tracked, memory._young.values()))
+    assert memory.get((7).to_bytes(16)) == (Span("EMAIL_ADDRESS", 7, 16, 1.0),) * 3
 
 
 def test_a_text_is_known_by_a_key_of_its_tenant_that_no_other_process_makes() -> None:

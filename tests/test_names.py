@@ -24,6 +24,7 @@ from douane.detect.pool import pool
 from douane.detect.prefilter import SEED_SIGNS
 from douane.detect.scanner import cannot_hold_any
 from douane.detect.spans import cut, join, resolve
+from douane.pauses import at_once
 from tests import house
 
 
@@ -198,7 +199,7 @@ def again(*said: tuple[str, str]) -> list[list[str]]:
     """*said*: role and text, whose names are what stands in brackets and what is found by that."""
     texts = [text.replace("[", "").replace("]", "") for _, text in said]
     found = [tuple(_bracketed(text)) for _, text in said]
-    every = carried(texts, [role for role, _ in said], found)
+    every = at_once(carried(texts, [role for role, _ in said], found))
     assert all(before.end <= after.start for spans in every for before, after in pairwise(spans))
     return [[text[one.start:one.end] for one in spans] for text, spans in zip(texts, every, strict=True)]
 

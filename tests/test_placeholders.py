@@ -49,6 +49,19 @@ def test_values_that_collide_get_more_digits() -> None:
     assert dict(taken.originals()) == {first: "v"}
 
 
+@given(st.text(), st.text())
+def test_a_values_digest_is_the_plain_one(tenant: str, value: str) -> None:
+    for _ in range(2):
+        assert KEY.of_value(tenant, value) == KEY.digest("placeholder", tenant, value)
+
+
+def test_another_key_makes_other_digests() -> None:
+    key = DataKey(b"k" * 32)
+    before = key.of_value("acme", "v")
+    key.give(b"x" * 32)
+    assert key.of_value("acme", "v") == DataKey(b"x" * 32).of_value("acme", "v") != before
+
+
 def test_parts_of_a_digest_do_not_run_into_each_other() -> None:
     assert KEY.digest("ab", "c") != KEY.digest("a", "bc")
 

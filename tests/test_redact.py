@@ -1,10 +1,11 @@
 """``redact``: what leaves, what comes back, what is recorded; in front of a plain scanner, and in a real gateway."""
 
+import asyncio
 import gzip
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,7 @@ from douane.redaction import read_text
 from douane.verdict import ALLOW, Allow, Deny, Rewrite
 from tests import house
 from tests.gateway import Gateway, Wire, forms, policy, request, running_gateway
+from tests.test_pauses import turns
 
 KEY = DataKey(b"k" * 32)
 WIRES = {(name, row.name): row.wire for name, one in builtin().items() for row in one.operations if row.wire}
@@ -198,6 +200,19 @@ def test_what_was_redacted_need_not_be_searched_again() -> None:
     other = Plain()
     rewritten(ask(user(f"I am {MAIL}")), redact("hash", scanner=other))
     assert other.known == []
+
+
+@pytest.mark.parametrize("written", [str, json.dumps])
+def test_others_have_their_turn_while_thousands_of_values_are_replaced(written: Callable[[object], str]) -> None:
+    values = [f"ann{number}@example.com" for number in range(8000)]
+    call = ask(user(written(values)))
+    verdict: list[Any] = []
+
+    async def admit() -> None:
+        verdict.append(await redact().admit(call))
+
+    assert asyncio.run(turns(admit())) >= 8
+    assert len(verdict[0].call.originals) == len(values)
 
 
 def test_mask_and_hash_do_not_come_back() -> None:

@@ -7,8 +7,10 @@ enough, which two loops of C tell."""
 import base64
 import binascii
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from douane.pauses import OFTEN, Paused
 
 __all__ = ["Coded", "coded_in"]
 
@@ -36,24 +38,24 @@ class Coded:
     """Another text → what then stands there."""
 
 
-def coded_in(text: str) -> tuple[Coded, ...]:
+def coded_in(text: str) -> Paused[tuple[Coded, ...]]:
     """In order, nowhere overlapping. Linear time."""
     if len(text) < _SHORTEST:
         return ()
-    return tuple(_found(text, text.encode("latin-1", "replace").translate(_RUNS)))
-
-
-def _found(text: str, runs: bytes) -> Iterator[Coded]:
-    end = 0
+    found: list[Coded] = []
+    runs, end, tried = text.encode("latin-1", "replace").translate(_RUNS), 0, 0
     while (at := runs.find(_LONG, end)) >= 0 and (run := _RUN.match(text, at)) is not None:
         end = run.end()
         whole = _decoded(run[0], run.start())
         if whole is not None:
-            yield whole
-            continue
-        for part in _PART.finditer(text, run.start(), run.end()):  # a step of a path, a line of a list
-            if part.span() != run.span() and (one := _decoded(part[0], part.start())) is not None:
-                yield one
+            found.append(whole)
+        else:
+            found += [one for part in _PART.finditer(text, run.start(), run.end())  # a step of a path, a line of a list
+                      if part.span() != run.span() and (one := _decoded(part[0], part.start())) is not None]
+        tried += 1
+        if tried % OFTEN == 0:
+            yield
+    return tuple(found)
 
 
 def _decoded(run: str, start: int) -> Coded | None:

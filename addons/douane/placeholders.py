@@ -22,7 +22,8 @@ LOOKS_LIKE = re.compile(r"<[A-Z][A-Z0-9_]{0,40}_[a-z2-7]{8,48}>")
 """Any text of a placeholder's form, ours or not."""
 
 _TYPE = re.compile(r"[^A-Z0-9_]+")
-
+_TENANTS = 10_000
+"""Of whose placeholders' digests the beginning is kept."""
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 _PAIRS = [first + second for first in _LETTERS for second in _LETTERS]
@@ -36,29 +37,53 @@ def _name(kind: str) -> str:
 
 
 def _base32(digest: bytes, length: int) -> str:
-    """The first *length* characters, a multiple of 8, of its base32 (RFC 4648) in small letters: a fifth of the time that
+    """The first *length* characters, a multiple of 8, of its base32 (RFC 4648) in small letters: a tenth of the time that
     :func:`base64.b32encode` takes, and a placeholder is made for each value of each call."""
     number = int.from_bytes(digest[:length * 5 // 8])
+    if length == DIGITS:
+        return _PAIRS[number >> 30] + _PAIRS[number >> 20 & 1023] + _PAIRS[number >> 10 & 1023] + _PAIRS[number & 1023]
     return "".join([_PAIRS[number >> bits & 1023] for bits in range(length * 5 - 10, -1, -10)])
+
+
+def _measured(part: str) -> bytes:
+    """*part* behind its length."""
+    raw = part.encode("utf-8", "surrogatepass")
+    return len(raw).to_bytes(8) + raw
 
 
 class DataKey:
     """The gateway's own key (``DATA/secret.key``). Without one (``douane check``) policies can be built and not asked."""
 
-    __slots__ = ("_key",)
+    __slots__ = ("_begun", "_key")
 
     def __init__(self, key: bytes | None = None) -> None:
         self._key = key
+        self._begun: dict[str, hmac.HMAC] = {}
+        """By tenant: the digest of a placeholder, as far as all of that tenant's have it in common."""
 
     def give(self, key: bytes) -> None:
         self._key = key
+        self._begun.clear()
 
     def digest(self, *parts: str) -> bytes:
         """HMAC-SHA256 over *parts*, of which none runs into the next. Raises RuntimeError without a key."""
+        return hmac.digest(self._opened(), b"".join([_measured(part) for part in parts]), "sha256")
+
+    def of_value(self, tenant: str, value: str) -> bytes:
+        """``digest("placeholder", tenant, value)``, in a third of the time for who asks again and again."""
+        begun = self._begun.get(tenant)
+        if begun is None:
+            begun = hmac.new(self._opened(), _measured("placeholder") + _measured(tenant), "sha256")
+            if len(self._begun) < _TENANTS:
+                self._begun[tenant] = begun
+        made = begun.copy()
+        made.update(_measured(value))
+        return made.digest()
+
+    def _opened(self) -> bytes:
         if self._key is None:
             raise RuntimeError("the data folder's key has not been opened")
-        raws = [part.encode("utf-8", "surrogatepass") for part in parts]
-        return hmac.digest(self._key, b"".join([piece for raw in raws for piece in (len(raw).to_bytes(8), raw)]), "sha256")
+        return self._key
 
     def __repr__(self) -> str:
         return "DataKey(***)"
@@ -82,7 +107,7 @@ class Minter:
         """The one for *value* of type *kind*."""
         made = self._made.get((kind, value))
         if made is None:
-            name, digest = _name(kind), self._key.digest("placeholder", self._tenant, value)
+            name, digest = _name(kind), self._key.of_value(self._tenant, value)
             for length in range(DIGITS, 49, DIGITS):
                 made = f"<{name}_{_base32(digest, length)}>"
                 if self._values.setdefault(made, value) == value:

@@ -5,19 +5,30 @@ Law: what is kept of a call goes with it."""
 
 from douane.call import Call
 from douane.detect.memory import Keys
+from douane.pauses import Paused, with_pauses
 from douane.policy import positions
-from douane.providers.base import Wire
-from douane.redaction import Text, read_text
+from douane.providers.base import Position, Wire
+from douane.redaction import Text, reading
 
 __all__ = ["read_texts", "text_keys"]
 
 
-def read_texts(call: Call, wire: Wire) -> tuple[Text, ...]:
+async def read_texts(call: Call, wire: Wire) -> tuple[Text, ...]:
     """What of each of the *call*'s :func:`~douane.policy.positions` must be searched."""
     found, walked = positions(call, wire), call.walked
-    if walked.texts is None:
-        walked.texts = tuple([read_text(one.text) for one in found])
-    return walked.texts
+    texts: tuple[Text, ...] | None = walked.texts
+    if texts is None:
+        texts = await with_pauses(_reading(found))
+        walked.texts = texts
+    return texts
+
+
+def _reading(found: tuple[Position, ...]) -> Paused[tuple[Text, ...]]:
+    texts = []
+    for one in found:
+        texts.append((yield from reading(one.text)))
+        yield
+    return tuple(texts)
 
 
 def text_keys(call: Call) -> Keys:

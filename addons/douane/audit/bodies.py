@@ -27,11 +27,12 @@ from douane.detect.find_secrets import TELLING, find_in_member, find_secrets, to
 from douane.detect.memory import Keys, Memory
 from douane.detect.own_keys import GATEWAY_KEY, NO_KEYS, OwnKeys
 from douane.errors import RefusedError
+from douane.pauses import Paused, with_pauses
 from douane.placeholders import DataKey, Minter
 from douane.providers.base import Wire
 from douane.providers.edit import quoted
 from douane.reading import text_keys
-from douane.redaction import Text, Written, read_text
+from douane.redaction import Replace, Text, Written, read_text, reading
 
 __all__ = ["MOST", "Scribe"]
 
@@ -190,8 +191,9 @@ class Scribe:
 
     async def _plain(self, keys: Keys, text: str) -> tuple[str, Mapping[str, int]]:
         """*text*, which is no JSON, without what must not be kept, and what that was. Raises ScanFailedError."""
-        read = read_text(text)
-        written = read.write(await self._spans(keys, read.scanned), Minter(self._key, keys.tenant, {}).placeholder)
+        read = await with_pauses(reading(text))
+        put = Minter(self._key, keys.tenant, {}).placeholder
+        written = await with_pauses(read.writing(await self._spans(keys, read.scanned), put))
         return written.text, Counter(written.types)
 
     async def _redacted(self, keys: Keys, raw: bytes, text: str) -> tuple[str, Mapping[str, int]]:
@@ -202,7 +204,7 @@ class Scribe:
         names = strings & _telling
         known = self._clean
         new = [string for string in strings - _words - _telling if known.get(keys[string]) is None]
-        changes, fresh = _sorted(new, names)
+        changes, fresh = await with_pauses(_sorted(new, names))
         fresh.update((token, Text(number, (number,))) for token, number in _numbers(raw))
         if fresh:
             changes.update(await self._changed(keys, fresh))
@@ -216,16 +218,8 @@ class Scribe:
 
     async def _changed(self, keys: Keys, texts: Mapping[str, Text], secrets: tuple[Span, ...] = ()) -> dict[str, Written]:
         """Those of *texts* that cannot stand as they are. *secrets*: what is known of each beside what is found in it."""
-        put = Minter(self._key, keys.tenant, {}).placeholder
-        spans = iter(await self._spans(keys, [part for one in texts.values() for part in one.scanned]))
-        changed: dict[str, Written] = {}
-        for token, read in texts.items():
-            found = [next(spans) for _ in read.scanned]
-            found[0] = together(found[0], secrets)
-            written = read.write(found, put) if any(found) else None
-            if written is not None and written.text != read.text:
-                changed[token] = written
-        return changed
+        spans = await self._spans(keys, [part for one in texts.values() for part in one.scanned])
+        return await with_pauses(_changing(texts, spans, secrets, Minter(self._key, keys.tenant, {}).placeholder))
 
     async def _spans(self, keys: Keys, texts: Sequence[str]) -> list[tuple[Span, ...]]:
         """Entities and secrets in each text. Raises ScanFailedError."""
@@ -237,6 +231,22 @@ class Scribe:
                 known[at] = both
                 self._memory.put(keys[texts[at]], both)
         return [spans or () for spans in known]
+
+
+def _changing(texts: Mapping[str, Text], spans: Sequence[tuple[Span, ...]], secrets: tuple[Span, ...],
+              put: Replace) -> Paused[dict[str, Written]]:
+    """Those of *texts* that are other ones without *spans*, what stands in each of their parts, and *secrets*."""
+    rest = iter(spans)
+    changed: dict[str, Written] = {}
+    for token, read in texts.items():
+        found = [next(rest) for _ in read.scanned]
+        found[0] = together(found[0], secrets)
+        if any(found):
+            written = yield from read.writing(found, put)
+            if written.text != read.text:
+                changed[token] = written
+            yield
+    return changed
 
 
 def _parsed(raw: bytes) -> Any:
@@ -278,7 +288,7 @@ _telling: set[str] = set()
 """… and those that tell, as the name of a member, that its value may be a secret."""
 
 
-def _sorted(new: Iterable[str], names: set[str]) -> tuple[dict[str, Written], dict[str, Text]]:
+def _sorted(new: Iterable[str], names: set[str]) -> Paused[tuple[dict[str, Written], dict[str, Text]]]:
     """Of *new* strings: what is left out, and what must be searched, by token. Mere words are noted as that, and what tells as
     the name of a member goes to *names*."""
     left_out: dict[str, Written] = {}
@@ -296,7 +306,8 @@ def _sorted(new: Iterable[str], names: set[str]) -> tuple[dict[str, Written], di
         elif len(value) >= 256 and _BLOB.fullmatch(value):
             left_out[token] = Written(f"({len(value)} characters left out)", ())
         else:
-            fresh[token] = read_text(value)
+            fresh[token] = yield from reading(value)
+            yield
     return left_out, fresh
 
 

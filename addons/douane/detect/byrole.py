@@ -13,6 +13,7 @@ from douane.detect.memory import Keys
 from douane.detect.models import Ner, Tried, find_model, install_line
 from douane.detect.scanner import Scanner
 from douane.detect.values import BY_MODEL, DEFAULT_ENTITIES, Span, Wanted
+from douane.pauses import with_pauses
 
 __all__ = ["BUILTIN", "OFF", "Eyes", "eyes"]
 
@@ -48,7 +49,7 @@ class Eyes:
             found = await self.common.scan(keys.tenant, texts, keys)
         else:
             found = await self._read(self.reading, keys, texts, roles)
-        return carried(texts, roles, found) if any(found) else found
+        return await with_pauses(carried(texts, roles, found)) if any(found) else found
 
     async def _read(self, reading: Scanner, keys: Keys, texts: Sequence[str], roles: Sequence[str]) -> list[tuple[Span, ...]]:
         read = [role in self.roles for role in roles]

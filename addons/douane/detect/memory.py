@@ -1,7 +1,10 @@
 """What was found in texts seen before, by keyed hash. Law: no text is kept, and no key that could be made again elsewhere."""
 
 import secrets
+from collections.abc import Callable, Iterable
+from functools import partial
 from hashlib import blake2b
+from itertools import batched, chain
 from weakref import WeakValueDictionary
 
 from douane.detect.values import Span, Wanted
@@ -47,28 +50,43 @@ def _of(tenant: str) -> blake2b:
     return begun
 
 
+type _Flat = tuple[str | int | float, ...]
+"""Type, start, end and score of each span, one after the other. Python's collector of garbage lets go of a tuple of such, and
+walks each object that stays: a full memory of spans held the event loop for 20 ms, again and again."""
+_PARTS = len(Span._fields)
+_span: Callable[[tuple[str | int | float, ...]], Span] = partial(tuple.__new__, Span)
+
+
 class Memory:
     """The spans of the texts asked for last: of *most* at most, and of half as many at least. Two dictionaries and not one list
     in order of use: what is asked for again and again, as most is, costs one look."""
 
     def __init__(self, most: int) -> None:
         self._half = max(1, most // 2)
-        self._young: dict[bytes, tuple[Span, ...]] = {}
-        self._old: dict[bytes, tuple[Span, ...]] = {}
+        self._young: dict[bytes, _Flat] = {}
+        self._old: dict[bytes, _Flat] = {}
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
 
     def get(self, key: bytes) -> tuple[Span, ...] | None:
         found = self._young.get(key)
-        if found is None and (found := self._old.pop(key, None)) is not None:
-            self.put(key, found)
-        return found
+        if found is None:
+            found = self._old.pop(key, None)
+            if found is None:
+                return None
+            self._put(key, found)
+        return tuple(map(_span, batched(found, _PARTS))) if found else ()
 
-    def put(self, key: bytes, spans: tuple[Span, ...]) -> None:
+    def put(self, key: bytes, spans: Iterable[Span]) -> None:
+        self._put(key, tuple(chain.from_iterable(spans)))
+
+    def _put(self, key: bytes, flat: _Flat) -> None:
         if len(self._young) >= self._half:
             self._young, self._old = {}, self._young
-        self._young[key] = spans
+        self._young[key] = flat
+
+
 
 
 _shared: WeakValueDictionary[tuple[Wanted, int], Memory] = WeakValueDictionary()

@@ -78,10 +78,12 @@ def _drop(package: str) -> None:
 
 def forget() -> None:
     """Have the next import of presidio be of all of it, if this was not: its classes are other ones than those here."""
-    if _SPACY not in sys.modules:
+    if _HOLLOW:
         _drop(_PRESIDIO)
 
 
+_HOLLOW = _SPACY not in sys.modules
+"""Whether it is imported without spaCy, which may be imported later."""
 with _without_spacy():
     from presidio_analyzer import (
         EntityRecognizer,

@@ -32,7 +32,9 @@ type _Chunk = tuple[int, int, int]
 _FIRST = 4096
 """Characters at which is looked first: a long text that holds nothing in them is rare."""
 _NAMES_HERE = 8192
-"""Characters of a text in which names are looked for in this process: 0.5 ms."""
+"""Characters of a text in which names are looked for in this process (0.5 ms) …"""
+_CAPITALS_HERE = 400
+"""… if it has no more capitals: where each of them begins a name, that takes 3 ms."""
 
 
 def cannot_hold_any(text: str, signs: bytes = _SIGNS) -> bool:
@@ -45,8 +47,8 @@ class Scanner:
     """Finds what is *wanted*. Workers start with the first text that needs one, or with :meth:`warm`.
 
     *inline_limit*: texts up to so many characters are first looked at here for anything that a pattern could take (0.3 ms at
-    32 KB, where most hold nothing), and up to 8 KB for names; longer ones go to a worker unseen. *remembered*: texts whose
-    spans are kept, about 300 bytes each."""
+    32 KB, where most hold nothing), and up to 8 KB for names; longer ones, and such as may be little but names, go to a worker
+    unseen. *remembered*: texts whose spans are kept, about 300 bytes each."""
 
     def __init__(self, wanted: Wanted, *, workers: int = 1, inline_limit: int = CHUNK, remembered: int = 50_000) -> None:
         self._wanted, self._workers, self._inline_limit = wanted, workers, inline_limit
@@ -115,7 +117,7 @@ class Scanner:
 
     def _sees_nothing(self, text: str) -> bool:
         """Whether it can be said here that nothing but names stands in *text*, and which."""
-        if len(text) > (min(self._inline_limit, _NAMES_HERE) if self._by_rule else self._inline_limit):
+        if len(text) > self._inline_limit or (self._by_rule and _has_many_names(text)):
             return False
         prefilter = pool().prefilter(self._wanted)
         if may_be_disguised(text) or (self._own and (prefilter is None or not text.isascii())):
@@ -146,6 +148,13 @@ class Scanner:
         ours.holders.add(self)
         ours.grow(self._workers)
         return ours
+
+
+def _has_many_names(text: str) -> bool:
+    """Whether to look for names in *text* could take long."""
+    size = len(text)
+    return size > _CAPITALS_HERE and (
+        size > _NAMES_HERE or size - len(text.encode("latin-1", "replace").translate(None, CAPITALS)) > _CAPITALS_HERE)
 
 
 async def _joined(chunks: list[tuple[int, int]], found: list[list[Span]]) -> tuple[Span, ...]:

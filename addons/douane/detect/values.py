@@ -6,7 +6,7 @@ a text comes."""
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from douane.detect.custom import Custom
 
@@ -102,8 +102,7 @@ class ScanFailedError(Exception):
     names no part of the text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """*type* stands at ``text[start:end]`` (characters); *score* from 0 to 1, as presidio gives it."""
 
     type: str

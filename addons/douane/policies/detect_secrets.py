@@ -117,7 +117,7 @@ class _DetectSecrets:
 
     async def _find(self, call: Call, wire: Wire) -> tuple[list[tuple[Position, Text]], dict[str, tuple[Span, ...]]]:
         """The texts of *call* by place; and of each in which there is something, what there is."""
-        read = list(zip(positions(call, wire), read_texts(call, wire), strict=True))
+        read = list(zip(positions(call, wire), await read_texts(call, wire), strict=True))
         asked = [(part, "" if at else _telling(one)) for one, text in read for at, part in enumerate(text.scanned)]
         every = await self.scanner.scan(text_keys(call), asked)
         found: dict[str, tuple[Span, ...]] = {}

@@ -22,6 +22,7 @@ from douane.detect.byrole import BUILTIN, Eyes, eyes
 from douane.detect.models import Ner
 from douane.detect.values import PHONE_REGIONS, Span
 from douane.histories.base import NOTHING, History, Name, Shelf, durable
+from douane.pauses import Paused, with_pauses
 from douane.placeholders import DataKey, Minter
 from douane.policy import BodyFilter, Setting, Wires, policy, positions
 from douane.providers.base import Position, Wire
@@ -29,7 +30,7 @@ from douane.providers.deltas import COMMON
 from douane.providers.edit import Place
 from douane.providers.kept import conversations, goes_on_from, in_lines, is_kept
 from douane.reading import read_texts, text_keys
-from douane.redaction import Replace, Text, Written, read_text
+from douane.redaction import Replace, Text, Written, reading
 from douane.redactrules import NOBODY, Action, Allowed, AllowList, Entities, Recognizer, Region, Rules
 from douane.rehydrate import Restorer, hosts_in
 from douane.remember import Remembering
@@ -157,7 +158,7 @@ class _Redact:
         wire = self.wires(call)
         if call.document is None or wire is None:
             return Deny("uninspectable", "the request's body cannot be searched for personal data") if call.body else ALLOW
-        found, read = positions(call, wire), read_texts(call, wire)
+        found, read = positions(call, wire), await read_texts(call, wire)
         seams = seams_in(found, read)
         asked = [text for one in read for text in one.scanned]
         roles = [one.role for one, text in zip(found, read, strict=True) for _ in text.scanned]
@@ -167,40 +168,52 @@ class _Redact:
         spans = await self.scanner.scan(text_keys(call), asked, roles)
         if not any(spans):
             return ALLOW
-        return self._judged(call, wire, found, self._written(call, read, seams, asked, spans))
+        written = await with_pauses(self._written(call, read, seams, asked, spans))
+        return await with_pauses(self._judged(call, wire, found, written))
 
     def _written(self, call: Call, texts: Sequence[Text], seams: list[Seams], asked: list[str],
-                 spans: list[tuple[Span, ...]]) -> "_Written":
+                 spans: list[tuple[Span, ...]]) -> "Paused[_Written]":
         """*texts* as they may leave; *spans*: what stands in each of *asked*."""
         tenant = call.principal.tenant
         minter = Minter(self.key, tenant, call.originals)
         put = self._replacing(minter, tenant)
-        rest = iter([self.allow.less(text, each) for text, each in zip(asked, spans, strict=True)])
-        left = [[next(rest) for _ in text.scanned] for text in texts]
-        written = [text.write(each, put) for text, each in zip(texts, left, strict=True)]
-        clean = [(one.text, not text.inner and not text.coded) for text, one, each in zip(texts, written, left, strict=True)
-                 if one.text != text.text and all(self._action(span.type) == "placeholder" for found in each for span in found)]
+        rest = (self.allow.less(text, each) for text, each in zip(asked, spans, strict=True))
+        left: list[list[tuple[Span, ...]]] = []
+        written: list[Written] = []
+        for text in texts:
+            own = [next(rest) for _ in text.scanned]
+            left.append(own)
+            written.append((yield from text.writing(own, put)))
+            if written[-1].types:
+                yield
+                yield from self._know(call, text, own, written[-1])
         for one in seams:
-            own = [left[at][0] for at in one.parts]
-            split = across(one, own, rest)
+            alone = [left[at][0] for at in one.parts]
+            split = across(one, alone, rest)
             if split:
-                parts = join(one, [texts[at].text for at in one.parts], own, split, put)
+                parts = join(one, [texts[at].text for at in one.parts], alone, split, put)
                 for at, part in zip(one.parts, parts, strict=True):
                     written[at] = part
-        if clean and self.allow is NOBODY:  # the log looks at these next, and a later turn may
-            self.scanner.know(text_keys(call), [text for one, plain in clean for text in (
-                (one,) if plain else read_text(one).scanned)])
+            yield
         return _Written(written, minter)
 
-    def _judged(self, call: Call, wire: Wire, found: tuple[Position, ...], written: "_Written") -> Verdict:
+    def _know(self, call: Call, text: Text, found: Sequence[tuple[Span, ...]], written: Written) -> Paused[None]:
+        """The log looks at what was *written* next, and a later turn may: nothing that was *found* is left in it."""
+        if self.allow is not NOBODY or written.text == text.text or not all(
+                self._action(span.type) == "placeholder" for each in found for span in each):
+            return
+        again = (written.text,) if not text.inner and not text.coded else (yield from reading(written.text)).scanned
+        self.scanner.know(text_keys(call), again)
+
+    def _judged(self, call: Call, wire: Wire, found: tuple[Position, ...], written: "_Written") -> Paused[Verdict]:
         changes: dict[Place, str] = {}
         counts: Counter[str] = Counter()
         places: dict[str, dict[str, None]] = {}
         for position, one in zip(found, written.texts, strict=True):
             if one.types:
                 where = shown(position.path, key=position.key)
-                for kind in one.types:
-                    counts[kind] += 1
+                counts.update(one.types)
+                for kind in dict.fromkeys(one.types):
                     places.setdefault(kind, {})[where] = None
             if one.text != position.text and not position.sealed:
                 changes[position.path, position.key] = one.text
@@ -212,6 +225,7 @@ class _Redact:
         if not changes:
             return Allow(findings) if findings else ALLOW
         originals = written.minter.originals() if self.restore else call.originals
+        yield
         return Rewrite(_rewritten(call, wire, changes, originals), findings)
 
     def _action(self, kind: str) -> Action:
