@@ -18,7 +18,7 @@ from douane.detect import Scanner, Span, Wanted
 from douane.detect.byrole import eyes
 from douane.detect.carry import carried
 from douane.detect.engine import Engine, prepare
-from douane.detect.memory import Keys
+from douane.detect.memory import Keys, Memory
 from douane.detect.names import CAPITALS, find_names
 from douane.detect.pool import pool
 from douane.detect.prefilter import SEED_SIGNS
@@ -52,7 +52,14 @@ def found(text: str) -> list[str]:
     ("Name: Soslan Shishani\nPhone: 1", ["Soslan Shishani"]), ("SARAH MILLER", ["SARAH MILLER"]),
     ("Mark Thompson called", ["Mark Thompson"]), ("Hi Mark,", ["Mark"]), ('{"customer": "Sarah Miller"}', ["Sarah Miller"]),
     ("Regards,\nSarah Miller", ["Sarah Miller"]), ("Sarah Miller, 42 years old", ["Sarah Miller"]),
-    ("Sarah A. Miller", ["Sarah A. Miller"]), ("from Peter to Emma", ["Peter", "Emma"])])
+    ("Sarah A. Miller", ["Sarah A. Miller"]), ("from Peter to Emma", ["Peter", "Emma"]),
+    ("To: Miller, Sarah; Xyzzyk, Tom\nSubject: x", ["Miller, Sarah", "Xyzzyk, Tom"]), ("From: Xyzzyk, TK", ["Xyzzyk, TK"]),
+    ("Cc: Miller, Sarah, Xyzzyk, TK, Baker, Tom", ["Miller, Sarah", "Xyzzyk, TK", "Baker, Tom"]),
+    ("Xyzzyk, Sarah J. <s@example.com>", ["Xyzzyk, Sarah J."]),
+    ("- Xyzzyk, Sarah\n- Baker, Peter", ["Xyzzyk, Sarah", "Baker, Peter"]),
+    ("the goalkeeper Xyzzyk Qwert saved", ["Xyzzyk Qwert"]), ("my brother Xyzzyk Qwert", ["Xyzzyk Qwert"]),
+    ("Managing Director Sarah Miller", ["Sarah Miller"]), ("Biologist Peter Xyzzyk", ["Peter Xyzzyk"]),
+    ("Coach Xyzzyk Qwert", ["Xyzzyk Qwert"]), ("Kenichi Xyzzyk and Adaeze Okafor", ["Kenichi Xyzzyk", "Adaeze Okafor"])])
 def test_who_is_named_is_found(text: str, people: list[str]) -> None:
     assert found(text) == people
 
@@ -65,6 +72,8 @@ def test_who_is_named_is_found(text: str, people: list[str]) -> None:
     "Santa Monica, San Antonio, St. Louis", "Victoria Station", "Peter Street", "Martin Luther King Boulevard",
     "Alvaro Cunqueiro 83, Madrid", "Lake Victoria", "Johns Hopkins University", "Morgan Stanley", "JP Morgan",
     "Merry Christmas", "The Peter", "Saint Peter", "the Martin distribution", "Dr. Who(", "Mr. T", "Thank You",
+    "Chief Technology Officer", "Director Business Development", "our engineer Machine Learning", "Vice President Marketing",
+    "Software Engineer Platform Team", "President Human Resources", "Portland, Madison\n", "London, Victoria", "Tokyo, Berlin",
     "<PERSON_k3v7q2ma>", "Peter1", "Peter2000", "iPeter", "Act I", "Prof. Dr.", "", " ", "I", "A B C D"])
 def test_what_is_nobody_is_left(text: str) -> None:
     assert found(text) == []
@@ -199,7 +208,9 @@ def again(*said: tuple[str, str]) -> list[list[str]]:
     """*said*: role and text, whose names are what stands in brackets and what is found by that."""
     texts = [text.replace("[", "").replace("]", "") for _, text in said]
     found = [tuple(_bracketed(text)) for _, text in said]
-    every = at_once(carried(texts, [role for role, _ in said], found))
+    roles, memory = [role for role, _ in said], Memory(100)
+    every = at_once(carried(texts, roles, found, Keys("acme"), memory))
+    assert at_once(carried(texts, roles, found, Keys("acme"), memory)) == every
     assert all(before.end <= after.start for spans in every for before, after in pairwise(spans))
     return [[text[one.start:one.end] for one in spans] for text, spans in zip(texts, every, strict=True)]
 
@@ -217,6 +228,17 @@ def test_a_name_that_was_found_is_found_in_what_is_said_after_it() -> None:
     assert again(("user", "[Ann Lee] and [Lee]"), ("assistant", "Ann Lee, Ann, Lee")) == [["Ann Lee", "Lee"]] * 2
     assert again(("user", "[it], [Al]"), ("assistant", "it is Al")) == [["it", "Al"], []]
     assert again(("user", "a (.*) [(.*)]"), ("user", "(.*) abc")) == [["(.*)", "(.*)"], ["(.*)"]]
+
+
+def test_who_was_named_in_full_is_found_by_a_word_of_it() -> None:
+    assert again(("user", "[Salem Bitar] saved. Bitar said so; Salem did."), ("assistant", "Bitar's save")) == [
+        ["Salem Bitar", "Bitar"], ["Bitar"]]
+    assert again(("user", "[Xyz Qwert-Abc]"), ("assistant", "Qwert-Abc, Qwert, xqwert-Abc")) == [
+        ["Xyz Qwert-Abc"], ["Qwert-Abc"]]
+    assert again(("user", "[Ann Park], [TOM QWERT], [Xyzz van Lee]"), ("assistant", "Park, Ann, QWERT, Qwert, van, Lee, Xyzz")) \
+        == [["Ann Park", "TOM QWERT", "Xyzz van Lee"], ["Xyzz"]]
+    left = "a@Qwert.com /Qwert/ Qwert_x Qwert() class Qwert: Qwert University Qwert Ltd x.Qwert"
+    assert again(("user", "[Xyz Qwert]"), ("assistant", left)) == [["Xyz Qwert"], ["Qwert"]]
 
 
 def test_a_turn_that_is_added_changes_nothing_before_it() -> None:

@@ -6,10 +6,10 @@ was found in one text is found in those after it (``carry.py``)."""
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from douane.detect.carry import carried
-from douane.detect.memory import Keys
+from douane.detect.memory import Keys, Memory
 from douane.detect.models import Ner, Tried, find_model, install_line
 from douane.detect.scanner import Scanner
 from douane.detect.values import BY_MODEL, DEFAULT_ENTITIES, Span, Wanted
@@ -22,6 +22,10 @@ BUILTIN, OFF = "builtin", "off"
 _MODELS_ENTITIES = ("PERSON", "LOCATION", "ORGANIZATION")
 
 
+_CARRIED = 20_000
+"""Texts of which it is remembered what names from others stand in them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Eyes:
     """A scanner for the texts of all roles but *roles*, and one with a model for those."""
@@ -31,6 +35,7 @@ class Eyes:
     roles: frozenset[str] = frozenset()
     told: tuple[str, ...] = ()
     """Lines that say how names are found, and what is not."""
+    carried: Memory = field(default_factory=lambda: Memory(_CARRIED), repr=False, compare=False)
 
     def warm(self) -> None:
         self.common.warm()
@@ -49,7 +54,7 @@ class Eyes:
             found = await self.common.scan(keys.tenant, texts, keys)
         else:
             found = await self._read(self.reading, keys, texts, roles)
-        return await with_pauses(carried(texts, roles, found)) if any(found) else found
+        return await with_pauses(carried(texts, roles, found, keys, self.carried)) if any(found) else found
 
     async def _read(self, reading: Scanner, keys: Keys, texts: Sequence[str], roles: Sequence[str]) -> list[tuple[Span, ...]]:
         read = [role in self.roles for role in roles]

@@ -1,18 +1,24 @@
-"""A name that was found once is found again: what a recognizer of names needs words around it for stands bare in the answer
-that comes back as history, or is read by nobody there.
+"""A name that was found once is found again, and so is each of its words: what a recognizer of names needs words around it for
+stands bare in the answer that comes back as history, or is read by nobody there; and who was named in full goes by a surname
+after it.
 
 Laws: a text takes names from itself and from the texts before it alone, so that a turn that is added changes no byte of the
 earlier ones. Only whole words in the same letters count. Linear in the texts for each of a bounded number of names."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 
+from douane.detect.memory import Memory
+from douane.detect.namelists import is_word
+from douane.detect.names import may_stand_alone
 from douane.detect.spans import resolve
 from douane.detect.values import BY_MODEL, Span
 from douane.pauses import Paused
 
 __all__ = ["carried"]
 
+_PERSON = "PERSON"
 _KINDS, _TYPE = frozenset(BY_MODEL), attrgetter("type")
 _NAMES = 64
 """So many are carried on, the first ones."""
@@ -20,32 +26,83 @@ _LONG = 8192
 """Characters of a text that take some microseconds to be looked through for one name."""
 _LEAST = 3
 """Characters of a name that is."""
+_LEAST_PART = 4
+_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _NOT_SAID = frozenset({"schema", "metadata"})
 """Roles of texts that are no part of what is said: their words are an interface's."""
 
 
-def carried(texts: Sequence[str], roles: Sequence[str], found: Sequence[tuple[Span, ...]]) -> Paused[list[tuple[Span, ...]]]:
-    """*found* in each of *texts*, and where what was found as a name stands besides."""
+def carried(texts: Sequence[str], roles: Sequence[str], found: Sequence[tuple[Span, ...]], keys: Mapping[str, bytes],
+            memory: Memory) -> Paused[list[tuple[Span, ...]]]:
+    """*found* in each of *texts*, and where what was found as a name stands besides. *keys*: of the texts; *memory*: what was
+    found in which of them by which names, so that a history costs a look."""
     yield
     if all(_KINDS.isdisjoint(map(_TYPE, spans)) for spans in found):
         return list(found)
-    known: dict[str, Span] = {}
+    known = _Known()
     every = []
     for text, role, spans in zip(texts, roles, found, strict=True):
         if role in _NOT_SAID:
             every.append(spans)
             continue
+        names = 0
         for one in spans:
-            value = text[one.start:one.end]
-            if one.type in BY_MODEL and len(known) < _NAMES and len(value) >= _LEAST and not value.islower():
-                known.setdefault(value, one)
-        again: list[Span] = []
-        for value, one in known.items():
-            again += [Span(one.type, at, at + len(value), one.score) for at in _words(text, value)]
-            if len(text) > _LONG:
-                yield
-        every.append(resolve([*spans, *again]) if len(again) > sum(one.type in BY_MODEL for one in spans) else spans)
+            if one.type in _KINDS:
+                known.add(text[one.start:one.end], one)
+                names += 1
+        if not known.names:
+            every.append(spans)
+            continue
+        mark = keys[text] + hash((known.mark, spans)).to_bytes(8, signed=True)
+        again = memory.get(mark)
+        if again is None:
+            more = yield from _again(text, known)
+            again = resolve([*spans, *more]) if len(more) > names else spans
+            memory.put(mark, again)
+        every.append(again)
+        yield
     return every
+
+
+class _Known:
+    """Names so far, and words of them, by what they are; and a number that tells them from others."""
+
+    __slots__ = ("mark", "names", "words")
+
+    def __init__(self) -> None:
+        self.names: dict[str, Span] = {}
+        self.words: dict[str, Span] = {}
+        self.mark = 0
+
+    def add(self, name: str, span: Span) -> None:
+        if name in self.names or len(self.names) >= _NAMES or len(name) < _LEAST or name.islower():
+            return
+        self.names[name] = span
+        self.mark = hash((self.mark, name, span))
+        if span.type == _PERSON and len(self.words) < _NAMES:
+            self.words.update((word, span) for word in _parts(name))
+
+
+def _again(text: str, known: _Known) -> Paused[list[Span]]:
+    found: list[Span] = []
+    for value, one in known.names.items():
+        found += [Span(one.type, at, at + len(value), one.score) for at in _words(text, value)]
+        if len(text) > _LONG:
+            yield
+    for value, one in known.words.items():
+        found += [Span(one.type, at, at + len(value), one.score) for at in _words(text, value)
+                  if may_stand_alone(text, at, at + len(value))]
+        if len(text) > _LONG:
+            yield
+    return found
+
+
+def _parts(name: str) -> Iterator[str]:
+    """The words of a *name* of two and more that are hardly anything else."""
+    words = _WORD.findall(name)
+    if len(words) > 1:
+        yield from (word for word in words if len(word) >= _LEAST_PART and word[0].isupper() and not word.isupper()
+                    and not is_word(word))
 
 
 def _words(text: str, value: str) -> Iterator[int]:

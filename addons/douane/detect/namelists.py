@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from functools import cache
 from typing import NamedTuple
 
-__all__ = ["BEFORE_NAMES", "NO_SURNAMES", "OF_PLACES", "PARTICLES", "TITLES", "Lists", "lists"]
+__all__ = ["BEFORE_NAMES", "NO_SURNAMES", "OF_PLACES", "OF_WORK", "PARTICLES", "ROLES", "TITLES", "Lists", "is_word", "lists"]
 
 _LOCALES = (
     "en", "en_US", "en_GB", "en_IE", "en_NZ", "en_IN", "en_PK", "en_KE", "en_NG", "de_DE", "de_AT", "de_CH", "fr_FR",
     "fr_BE", "fr_CA", "es_ES", "es_MX", "es_AR", "es_CO", "it_IT", "pt_BR", "pt_PT", "nl_NL", "nl_BE", "pl_PL", "sv_SE",
-    "da_DK", "no_NO", "fi_FI", "cs_CZ", "sk_SK", "sl_SI", "hr_HR", "hu_HU", "ro_RO", "tr_TR", "id_ID", "is_IS")
+    "da_DK", "no_NO", "fi_FI", "cs_CZ", "sk_SK", "sl_SI", "hr_HR", "hu_HU", "ro_RO", "tr_TR", "id_ID", "is_IS", "de_LU",
+    "fr_CH", "fr_QC", "fr_DZ", "es_CA", "es_CL", "et_EE", "lt_LT", "lv_LV", "ga_IE", "az_AZ", "uz_UZ", "tw_GH", "yo_NG",
+    "ig_NG", "ha_NG", "ja_JP", "zh_CN")
 _WORD = re.compile(r"[^\W\d_]{2,}(?:['’-][^\W\d_]+)*")
 
 
@@ -97,7 +99,12 @@ _DOUBTFUL = _words("""
     Watt Wave Way Wayland Weaver West Weston Wheat White Wick Wiki Wild Wilder Will Willow Win Wind Windy Wing Wings
     Winner Winter Wisdom Wise Wit Wolf Wolfram Wonder Wong Wood Woods Woody Word Worth Wren Wright Wyoming Xena Xi Yam
     Yaml Ye Yoga York You Young Yu Zapier Scene Morgan Wells Salvador Stanley Emin Taylor Sami Julian Residence Zed Zen Zenith
-    Zephyr Zero Zeta Zeus Zion Zip Zone Zoom Zulu""")
+    Zephyr Zero Zeta Zeus Zion Zip Zone Zoom Zulu Aba Albino América Ange Antons Ants Artis Austra Baba Bale Blanche Celeste
+    Chao Clair Coleman Comfort Conan Custodio Dace Dai Daniels Duma Dunia Ene Esi Fang Florentine Francia Gaby Gang Gifty
+    Goda Hermes Hilal Ide Ige Imron Inta Ita Jerman Jie Jing Kada Kana Kondo Krishna Lei Lenin Leons Linas Loreto Macs
+    Madina Malak Manus Martial Matas Mati Miki Min Ming Montserrat Muslim Muslima Nieves Niks Nil Nuru Oba Oke Ona Orna Pau
+    Ping Rabi Rasa Reda Redmond Rein Reine Rida Rim Roberts Rona Rosy Rossa Rua Safari Sani Segundo Sima Sona Tade Tao Taro
+    Titas Toki Toms Tutu Valid Williams Xia Yang Yaw Yui Zaman""")
 """Given names that are words, months, places, products or colours: they count with a surname from the list beside them."""
 
 NO_SURNAMES = _words("""
@@ -145,6 +152,33 @@ PARTICLES = _words("""
     van von der den de del della di da dos das du la le ter ten te zu zur vom bin ibn al el ben af av y e i st""")
 """What may stand within a name without a capital."""
 
+ROLES = _words("""
+    director chairman chairwoman chairperson president chancellor minister secretary mayor governor ambassador senator
+    congressman congresswoman mp spokesman spokeswoman spokesperson founder co-founder ceo cfo cto coo manager
+    supervisor coordinator consultant adviser advisor analyst accountant auditor recruiter engineer developer designer
+    architect scientist biologist physicist historian economist psychologist mathematician professor lecturer teacher
+    tutor headmaster doctor physician surgeon dentist therapist pharmacist nurse lawyer attorney solicitor
+    barrister judge magistrate prosecutor commissioner superintendent inspector detective constable officer sergeant
+    lieutenant corporal captain colonel admiral commander coach trainer goalkeeper defender midfielder striker winger
+    skipper batsman bowler quarterback pitcher champion actor actress singer rapper songwriter guitarist drummer pianist
+    composer author writer novelist poet playwright painter sculptor artist photographer filmmaker editor journalist
+    reporter correspondent columnist blogger presenter king queen prince princess emperor pope bishop archbishop
+    cardinal rabbi imam husband wife son daughter father mother brother sister uncle aunt cousin nephew niece
+    grandmother grandfather boyfriend girlfriend fiancé fiancée roommate flatmate friend colleague coworker co-worker
+    neighbor neighbour tenant landlord landlady patient employee applicant suspect victim witness defendant plaintiff
+    biochemist pastor""")
+"""What somebody is, before the name: behind it, two words with a capital are one."""
+
+OF_WORK = _words("""
+    Accounts Acquisition Administration Affairs Analytics Applied Artificial Assistant Assurance Brand Business Change Clinical
+    Commercial Communications Community Compliance Content Corporate Creative Data Delivery Design Development Digital
+    Director Emeritus Engineer Engineering Enterprise Events Executive Experience Field Finance Financial Full General Global
+    Growth Hardware Health Human Information Infrastructure Intelligence Investment Investor Key Learning Legal Machine
+    Management Manager Managing Marketing Medical Mobile Network Nursing Operating Operations Partnerships People Platform
+    Policy Procurement Product Program Programme Public Quality Regional Relations Research Resources Risk Sales Security
+    Senior Service Strategic Strategy Success Supply Support Talent Technical Training User Vice Web""")
+"""What somebody works at, behind what he is: no part of a name."""
+
 BEFORE_NAMES = _words("""
     Hi Hey Hello Dear Thanks Thank Cheers Regards Sincerely Best Ask Tell Call Ping Cc And But So Then When If With For
     From To By Is Was Did Does Has Had Will Can Could Would Should Let Maybe Because While After Before Since As Or Yes No
@@ -153,6 +187,14 @@ BEFORE_NAMES = _words("""
     Meet Contacted Called Meeting Poor Happy Birthday My Our Your His Her Their Both Great Good Morning Evening Afternoon
     Where Who What Why How Not Only Even Just Now Today Tomorrow Yesterday Although Until Unlike""")
 """Words with a capital that may stand before a name, and are no part of one."""
+
+
+_WORDS = _DOUBTFUL | NO_SURNAMES | OF_PLACES
+
+
+def is_word(name: str) -> bool:
+    """Whether *name* is as often a word, or a place's name."""
+    return name in _WORDS
 
 
 class Lists(NamedTuple):
@@ -173,9 +215,9 @@ def lists() -> Lists:
     english: set[str] = set()
     for locale in _LOCALES:
         provider = vars(importlib.import_module(f"faker.providers.person.{locale}").Provider)
-        first = _of(provider, "first_names")
+        first = _of(provider, "first_names", "first_romanized_names")
         given.update(first)
-        surnames |= _of(provider, "last_names")
+        surnames |= _of(provider, "last_names", "last_romanized_names")
         if locale in ("en_US", "en_GB"):
             english |= first
     every = frozenset(one for one in given if len(one) > 1 and one not in NO_SURNAMES)
@@ -184,11 +226,11 @@ def lists() -> Lists:
     return Lists(every, sure, common, frozenset(one for one in surnames if one not in NO_SURNAMES and one not in OF_PLACES))
 
 
-def _of(provider: Mapping[str, object], kind: str) -> set[str]:
-    """The words with a capital of all lists of that *kind* in a provider's class."""
+def _of(provider: Mapping[str, object], *kinds: str) -> set[str]:
+    """The words with a capital of all lists of those *kinds* in a provider's class."""
     found: set[str] = set()
     for name, each in provider.items():
-        if name.startswith(kind) and isinstance(each, (tuple, list, dict, set, frozenset)):
+        if name.startswith(kinds) and isinstance(each, (tuple, list, dict, set, frozenset)):
             for one in each:
                 found.update(word for word in _WORD.findall(str(one)) if word[0].isupper())
     return found

@@ -6,10 +6,10 @@ like source code is not looked at for a name by itself, as ``Martin = Tax()`` na
 
 import re
 
-from douane.detect.namelists import BEFORE_NAMES, NO_SURNAMES, OF_PLACES, PARTICLES, TITLES, Lists, lists
+from douane.detect.namelists import BEFORE_NAMES, NO_SURNAMES, OF_PLACES, OF_WORK, PARTICLES, ROLES, TITLES, Lists, lists
 from douane.detect.values import Span
 
-__all__ = ["CAPITALS", "find_names"]
+__all__ = ["CAPITALS", "find_names", "may_stand_alone"]
 
 CAPITALS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """One of them begins each name within ASCII."""
@@ -43,6 +43,10 @@ _MAY_SAY = (
 """… and so that a surname of the list makes one of a word that is in none."""
 _ENDINGS = frozenset(one[-2:] for one in (*_SAYS, *_FIELD, *_MAY_SAY))
 """Of each of these: quick to say."""
+_LONGEST_HEADER = 4096
+"""Characters of one."""
+_INITIALS = 4
+"""So many capitals are no more somebody's initials."""
 _BACK = 28
 """Characters before a word in which it is looked for what says that it is a name."""
 _STATEMENTS = ("def ", "class ", "import ", "elif ", "const ", "var ", "func ", "fn ", "namespace ", "#", "//", "@", "$ ")
@@ -62,6 +66,10 @@ _NO_PERSON = PARTICLES - {"e", "i", "y", "al", "el"} | frozenset((
     "boulevard", "avenue", "plaza", "rua", "avenida", "c/", "piazza", "place", "lake", "mount", "mt", "cape", "fort",
     "port", "north", "south", "east", "west", "new", "upper", "lower", "lady", "little", "big"))
 """Words before a given name that make it a place's, a street's, or a part of a surname."""
+_TURNED = re.compile(rf",\n?[ \t]+({_WORD})(?: [A-Z]\b\.?)?(?=[ \t]*(?:[;,\n<(\[/\"]|$))")
+"""Behind a surname: a given name, as address books have it (``Miller, Sarah; Baker, Tom``)."""
+_HEADER = re.compile(r"[\w-]*(?:[Ff]rom|[Tt]o|[Cc][Cc]|[Ss]ent [Bb]y|[Nn]ames?|[Aa]uthors?|[Aa]ttendees|[Pp]articipants):[ \t]")
+"""How a line begins that says whom a mail is from or to."""
 _ARTICLES = frozenset(("the", "a", "an"))
 _HI = frozenset({"Hi", "Hey", "Hello", "Dear", "Thanks"})
 
@@ -77,6 +85,10 @@ def find_names(text: str) -> list[Span]:
         word = match[0]
         if not word[0].isupper():
             continue
+        if text[end:end + 1] == "," and (span := _turned(text, word, start, end, known)) is not None:
+            at = span.end
+            found.append(span)
+            continue
         if word in TITLES:
             span = _titled(text, end)
         elif word in given or _may_be(text, word, start, known):
@@ -90,6 +102,13 @@ def find_names(text: str) -> list[Span]:
             if not code[block]:
                 found.append(span)
     return found
+
+
+def may_stand_alone(text: str, start: int, end: int) -> bool:
+    """Whether what stands there, a word of somebody's name, is neither a part of something longer nor of a place or a firm."""
+    behind = _NEXT.match(text, end)
+    return not (start and text[start - 1] not in _BLANK and _within(text, start)) and _ENDS.match(text, end) is not None and (
+        behind is None or behind[2] not in OF_PLACES)
 
 
 def _is_code(text: str) -> bool:
@@ -114,7 +133,7 @@ def _within(text: str, start: int) -> bool:
 def _may_be(text: str, word: str, start: int, known: Lists) -> bool:
     """Whether a word that is in no list may begin a name all the same."""
     return (word.isupper() and word.title() in known.given) or ("-" in word and word.partition("-")[0] in known.sure) or _said(
-        text, start)
+        text, start) or _previous(text, start).lower() in ROLES
 
 
 def _named(text: str, word: str, start: int, end: int, known: Lists) -> Span | None:
@@ -146,9 +165,25 @@ def _titled(text: str, end: int) -> Span | None:
         return None
     start = found.start(1) if found[1] else found.start(2)
     words, last = _run(text, found[2], found.end())
-    if words[-1] in OF_PLACES or len(words[-1]) < 2 or (found[2].isupper() and len(words) == 1):
+    if words[-1] in OF_PLACES or len(words[-1]) < 2 or found[2] in OF_WORK or (found[2].isupper() and len(words) == 1):
         return None
     return Span("PERSON", start, last, _FULL)
+
+
+def _turned(text: str, word: str, start: int, end: int, known: Lists) -> Span | None:
+    """A surname before the given name, in a list of people or by itself in a line."""
+    match = _TURNED.match(text, end)
+    if match is None or word in NO_SURNAMES or word in OF_PLACES or word in TITLES:
+        return None
+    behind = text[match.end():match.end() + 1]
+    before = text[max(0, start - 2):start].rstrip(" \t")[-1:]
+    alone = before in ("", "\n", ";", "\"", "-", "*", "•") and behind != ","
+    if not (alone and match[1] in known.sure):
+        line = text.rfind("\n", max(0, start - _LONGEST_HEADER), start) + 1
+        if before not in (":", ",", ";") or not _HEADER.match(text, line) or not (match[1] in known.given or (
+                match[1].isupper() and len(match[1]) < _INITIALS)):
+            return None
+    return Span("PERSON", start, match.end(), _SAID)
 
 
 def _full(text: str, words: list[str], start: int, last: int, known: Lists) -> Span | None:
@@ -164,9 +199,19 @@ def _full(text: str, words: list[str], start: int, last: int, known: Lists) -> S
         return None
     if rest[-1] in known.surnames and first in known.given and (rest[-1] not in known.given or rest[-1] in known.sure):
         return Span("PERSON", start, last, _FULL)
-    if _said(text, start, _SAYS) or (_said(text, start) and (rest[-1] in known.surnames or _said(text, start, _FIELD))):
+    if _said(text, start, _SAYS) or (_said(text, start) and (rest[-1] in known.surnames or _said(text, start, _FIELD))) or (
+            _behind_a_role(text, start, words, known)):
         return Span("PERSON", start, last, _SAID)
     return None
+
+
+def _behind_a_role(text: str, start: int, words: list[str], known: Lists) -> bool:
+    """Whether two words stand behind what somebody is (``the goalkeeper Salem Bitar``). Where that has a capital it may be a
+    line of a business card, and one of the two must be known."""
+    role = _previous(text, start)
+    return len(words) == 2 and role.lower() in ROLES and not any(
+        word in NO_SURNAMES or word in OF_PLACES or word in OF_WORK for word in words) and (
+            role[0].islower() or words[0] in known.given or words[1] in known.surnames)
 
 
 def _lone(text: str, word: str, start: int, end: int, known: Lists) -> Span | None:
@@ -186,14 +231,18 @@ def _lone(text: str, word: str, start: int, end: int, known: Lists) -> Span | No
     return None if _is_of_program(text[line:close if close >= 0 else end + _NEAR]) else Span("PERSON", start, end, _LONE)
 
 
+def _previous(text: str, start: int) -> str:
+    """The word before, behind a blank; empty where there is none."""
+    if start < 2 or text[start - 1] != " ":
+        return ""
+    return text[max(0, start - 24):start - 1].rpartition(" ")[2].rpartition("\n")[2]
+
+
 def _goes_before(text: str, start: int, words: list[str]) -> bool:
     """Whether a word with a capital stands before, so that the run begins in the middle of something else."""
-    if start < 2 or text[start - 1] != " ":
+    word = _previous(text, start)
+    if not word or word.lower() in ROLES:
         return False
-    previous = text[max(0, start - 24):start - 1].rsplit(None, 1)[-1:]
-    if not previous:
-        return False
-    word = previous[0]
     return word.rstrip(".").lower() in _NO_PERSON or (word[:1].isupper() and word[-1].isalnum() and len(words) < 3 and
                                                       word not in BEFORE_NAMES and word not in NO_SURNAMES)
 
