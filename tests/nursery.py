@@ -196,6 +196,9 @@ def _gateways(control: socket.socket, detectors: socket.socket) -> int:
     import douane.hosts.main  # noqa: F401
     from douane.cli import main
     from douane.detect import pool
+    from douane.detect.namelists import lists
+
+    lists()
 
     def popen(command: Sequence[str], *, pass_fds: Sequence[int], env: Mapping[str, str], **_: object) -> _Detector:
         assert command[1:3] == ["-m", "douane.detect.worker"]

@@ -231,6 +231,5 @@ def _of(provider: Mapping[str, object], *kinds: str) -> set[str]:
     found: set[str] = set()
     for name, each in provider.items():
         if name.startswith(kinds) and isinstance(each, (tuple, list, dict, set, frozenset)):
-            for one in each:
-                found.update(word for word in _WORD.findall(str(one)) if word[0].isupper())
-    return found
+            found.update(_WORD.findall("\n".join(map(str, each))))
+    return {word for word in found if word[0].isupper()}

@@ -13,6 +13,7 @@ import importlib
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Self
 
 try:
@@ -109,13 +110,8 @@ class Prefilter:
         hyperscan."""
         if hyperscan is None:
             return None
-        common = hyperscan.HS_FLAG_PREFILTER | hyperscan.HS_FLAG_MULTILINE | hyperscan.HS_FLAG_DOTALL
-        rows = [(pattern.encode(), number, common if cased else common | hyperscan.HS_FLAG_CASELESS)
-                for number, each in patterns.items() for pattern, cased in each]
-        database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
-        database.compile(expressions=[row[0] for row in rows], ids=[row[1] for row in rows], elements=len(rows),
-                         flags=[row[2] for row in rows])
-        return cls(database)
+        rows = tuple((number, pattern, cased) for number, each in patterns.items() for pattern, cased in each)
+        return cls.load(_compiled(rows))
 
     @classmethod
     def load(cls, dumped: bytes) -> Self | None:
@@ -139,6 +135,19 @@ class Prefilter:
         except hyperscan.ScanTerminated:
             return True
         return False
+
+
+@lru_cache(4)
+def _compiled(rows: tuple[tuple[int, str, bool], ...]) -> bytes:
+    """A database of these numbers, patterns and whether their case counts: a fifth of a second, of which a process that has
+    paid once and is forked is spared."""
+    common = hyperscan.HS_FLAG_PREFILTER | hyperscan.HS_FLAG_MULTILINE | hyperscan.HS_FLAG_DOTALL
+    flags = [common if cased else common | hyperscan.HS_FLAG_CASELESS for _, _, cased in rows]
+    database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
+    database.compile(expressions=[pattern.encode() for _, pattern, _ in rows], ids=[number for number, _, _ in rows],
+                     elements=len(rows), flags=flags)
+    dumped: bytes = hyperscan.dumpb(database)
+    return dumped
 
 
 def _note(number: int, _start: int, end: int, _flags: int, found: dict[int, list[int]]) -> None:
