@@ -197,8 +197,11 @@ def _gateways(control: socket.socket, detectors: socket.socket) -> int:
     from douane.cli import main
     from douane.detect import pool
     from douane.detect.namelists import lists
+    from douane.policy import registry
+    from douane.providers.table import builtin
 
-    lists()
+    for each in (lists, registry, builtin):
+        each()
 
     def popen(command: Sequence[str], *, pass_fds: Sequence[int], env: Mapping[str, str], **_: object) -> _Detector:
         assert command[1:3] == ["-m", "douane.detect.worker"]

@@ -2,7 +2,8 @@
 detector's memory.
 
 Presidio names spaCy's classes in annotations and registers one function there; while it is imported, an empty module answers to
-those names. Who needs a language model (``ner.py``) calls :func:`forget` and imports all of it."""
+those names. Nor are the patterns of recognizers that nobody asks for compiled. Who needs a language model (``ner.py``) calls
+:func:`forget` and imports all of it."""
 
 import importlib.util
 import sys
@@ -16,6 +17,8 @@ __all__ = ["EntityRecognizer", "NlpArtifacts", "PatternRecognizer", "RecognizerR
            "predefined_recognizers"]
 
 _SPACY, _PRESIDIO = "spacy", "presidio_analyzer"
+_PATTERN, _RECOGNIZERS = "presidio_analyzer.pattern", "presidio_analyzer.predefined_recognizers"
+_TRIES = "_Pattern__validate_regex"
 
 
 class _Names(type):
@@ -44,7 +47,14 @@ class _Empty(ModuleType):
 class _Finder:
     """Finds an empty module for spaCy and each of its parts."""
 
+    _pattern: Any = None
+    _try: Any = None
+
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name == _RECOGNIZERS:  # their hundred patterns are known to be some; to compile each once for that takes 0.3 s
+            self._pattern = sys.modules[_PATTERN].Pattern
+            self._try = self._pattern.__dict__[_TRIES]
+            setattr(self._pattern, _TRIES, staticmethod(lambda _: None))
         if name.partition(".")[0] != _SPACY:
             return None
         return importlib.util.spec_from_loader(name, self, is_package=True)  # type: ignore[arg-type]
@@ -54,6 +64,11 @@ class _Finder:
 
     def exec_module(self, module: ModuleType) -> None:
         """There is nothing in it."""
+
+    def end(self) -> None:
+        """Patterns that are made from now on are tried again."""
+        if self._pattern is not None:
+            setattr(self._pattern, _TRIES, self._try)
 
 
 @contextmanager
@@ -67,6 +82,7 @@ def _without_spacy() -> Iterator[None]:
     try:
         yield
     finally:
+        finder.end()
         sys.meta_path.remove(finder)
         _drop(_SPACY)
 
