@@ -88,11 +88,11 @@ def kept(text: str, spans: Iterable[Span]) -> tuple[Span, ...]:
                                        and not NO_PHONE.fullmatch(text[one.start:one.end]))))
 
 
-@pytest.mark.parametrize(("entities", "threshold", "texts"), [(DEFAULT_ENTITIES, 0.4, 90), (tuple(ENTITIES), 0.0, 45)])
+@pytest.mark.parametrize(("entities", "threshold", "texts"), [(DEFAULT_ENTITIES, 0.4, 25), (tuple(ENTITIES), 0.0, 12)])
 def test_the_same_spans_as_stock_presidio(entities: tuple[str, ...], threshold: float, texts: int) -> None:
     rng = random.Random(20)
     found: set[str] = set()
-    for _ in range(texts):
+    for _ in range(texts * EXAMPLES):
         text = goods.text(rng, rng.choice((5, 30, 120)), found=rng.choice((0.02, 0.1, 0.4)), noise=0.15)
         ours = kept(text, engine(Wanted(entities, threshold)).as_written(text))
         assert ours == kept(text, by_stock(text, entities, threshold))
@@ -160,7 +160,7 @@ def test_no_crafted_text_takes_long() -> None:
 @pytest.mark.parametrize("seed", ["a.", "1.", "a:", "1.1.", "a@a.", "ab-", "1-", "12 ", "&#64;", "\u0430",
                                   "GB82 ", "a" * 40 + "@", "//1-", "\uff11~1//", "555-01+1\uff111.1.", "/X\uff11", "4111 030"])
 def test_what_it_takes_grows_with_the_length(seed: str) -> None:
-    small, large = (min(cost(seed * (size // len(seed)) + "@x") for _ in range(2)) for size in (3000, 12_000))
+    small, large = (min(cost(seed * (size // len(seed)) + "@x") for _ in range(2)) for size in (2000, 8000))
     assert large < 4 * small * 2.5 + 0.02
 
 
@@ -242,7 +242,7 @@ FOREIGN = {"full-width": str.maketrans("0123456789", "０１２３４５６７�
 @pytest.mark.parametrize("around", ["{}", "é{}é", "“{}”", "日本 {} 語", "ſ{}\udcff"])
 def test_what_is_not_ascii_hides_nothing(name: str, around: str) -> None:
     rng = random.Random(name)
-    for _ in range(5 * EXAMPLES if EXAMPLES > 2 else 3):
+    for _ in range(5 * EXAMPLES if EXAMPLES > 2 else 2):
         text = around.format(goods.text(rng, 12, found=0.4, noise=0.1)).translate(FOREIGN[name])
         ours = kept(text, engine(Wanted(tuple(ENTITIES), 0.0, by_rule=False)).as_written(text))
         assert ours == kept(text, by_stock(text, tuple(ENTITIES), 0.0)), text
@@ -291,7 +291,7 @@ def test_phonenumbers_own_matcher_finds_the_same_numbers(region: str) -> None:
 
     rng, looked = random.Random(region), Region(region)
     found = 0
-    for _ in range(600 * EXAMPLES):
+    for _ in range(300 * EXAMPLES):
         shapes = rng.choices(PHONES, k=rng.choice((1, 1, 1, 2, 3)))
         text = rng.choice((" ", "", "/", " - ", ", ")).join(shapes)
         text = f"at {''.join(str(rng.randrange(10)) if sign == '#' else sign for sign in text)} or"
