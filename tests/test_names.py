@@ -134,7 +134,9 @@ def test_a_text_said_to_hold_none_by_its_signs_holds_none(text: str) -> None:
 CRAFTED = {
     "words": "Ann ", "bare": "Ann", "dashes": "A-", "initials": "A. ", "quotes": "'A", "particles": "Ann van der ",
     "capitals": "A", "lines": "Ann\n", "foreign": "Ж", "code": "Ann = ", "titles": "Dr. ", "cue": "my name is ",
-    "blanks": "Ann  ", "signs": "; = ", "equals": "=   "}
+    "blanks": "Ann  ", "signs": "; = ", "equals": "=   ",
+    "turned": "Miller, Sarah; ", "header": "\nX-To: Miller, Sarah, Baker, TK, ", "long header": "Miller, Xyzzyk, ",
+    "one line": "Aaaa,", "blanks behind": "Miller,        ", "roles": "the coach Xyz Qwert "}
 
 
 @pytest.mark.parametrize("name", CRAFTED)

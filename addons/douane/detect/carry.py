@@ -6,20 +6,22 @@ Laws: a text takes names from itself and from the texts before it alone, so that
 earlier ones. Only whole words in the same letters count. Linear in the texts for each of a bounded number of names."""
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 
 from douane.detect.memory import Memory
 from douane.detect.namelists import is_word
 from douane.detect.names import may_stand_alone
-from douane.detect.spans import resolve
+from douane.detect.spans import resolving
 from douane.detect.values import BY_MODEL, Span
-from douane.pauses import Paused
+from douane.pauses import OFTEN, Paused
 
 __all__ = ["carried"]
 
 _PERSON = "PERSON"
 _KINDS, _TYPE = frozenset(BY_MODEL), attrgetter("type")
+_START = attrgetter("start")
 _NAMES = 64
 """So many are carried on, the first ones."""
 _LONG = 8192
@@ -45,19 +47,17 @@ def carried(texts: Sequence[str], roles: Sequence[str], found: Sequence[tuple[Sp
         if role in _NOT_SAID:
             every.append(spans)
             continue
-        names = 0
         for one in spans:
             if one.type in _KINDS:
                 known.add(text[one.start:one.end], one)
-                names += 1
         if not known.names:
             every.append(spans)
             continue
         mark = keys[text] + hash((known.mark, spans)).to_bytes(8, signed=True)
         again = memory.get(mark)
         if again is None:
-            more = yield from _again(text, known)
-            again = resolve([*spans, *more]) if len(more) > names else spans
+            more = yield from _again(text, known, spans)
+            again = (yield from resolving([*spans, *more])) if more else spans
             memory.put(mark, again)
         every.append(again)
         yield
@@ -83,17 +83,23 @@ class _Known:
             self.words.update((word, span) for word in _parts(name))
 
 
-def _again(text: str, known: _Known) -> Paused[list[Span]]:
+def _again(text: str, known: _Known, spans: tuple[Span, ...]) -> Paused[list[Span]]:
+    """Where names stand in *text* that are in none of *spans*, in order."""
+    starts = [one.start for one in spans]
     found: list[Span] = []
-    for value, one in known.names.items():
-        found += [Span(one.type, at, at + len(value), one.score) for at in _words(text, value)]
-        if len(text) > _LONG:
-            yield
-    for value, one in known.words.items():
-        found += [Span(one.type, at, at + len(value), one.score) for at in _words(text, value)
-                  if may_stand_alone(text, at, at + len(value))]
-        if len(text) > _LONG:
-            yield
+    for values, alone in ((known.names, False), (known.words, True)):
+        for value, one in values.items():
+            for number, at in enumerate(_words(text, value), 1):
+                end = at + len(value)
+                before = spans[index] if (index := bisect_right(starts, at) - 1) >= 0 else None
+                if (before is None or before.end < end or before.type != one.type) and (
+                        not alone or may_stand_alone(text, at, end)):
+                    found.append(Span(one.type, at, end, one.score))
+                if number % OFTEN == 0:
+                    yield
+            if len(text) > _LONG:
+                yield
+    found.sort(key=_START)
     return found
 
 

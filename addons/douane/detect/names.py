@@ -68,7 +68,7 @@ _NO_PERSON = PARTICLES - {"e", "i", "y", "al", "el"} | frozenset((
 """Words before a given name that make it a place's, a street's, or a part of a surname."""
 _TURNED = re.compile(rf",\n?[ \t]+({_WORD})(?: [A-Z]\b\.?)?(?=[ \t]*(?:[;,\n<(\[/\"]|$))")
 """Behind a surname: a given name, as address books have it (``Miller, Sarah; Baker, Tom``)."""
-_HEADER = re.compile(r"[\w-]*(?:[Ff]rom|[Tt]o|[Cc][Cc]|[Ss]ent [Bb]y|[Nn]ames?|[Aa]uthors?|[Aa]ttendees|[Pp]articipants):[ \t]")
+_HEADER = re.compile(r"[\w-]{0,20}(?:[Ff]rom|[Tt]o|[Cc][Cc]|[Ss]ent [Bb]y|[Nn]ames?|[Aa]uthors?|[Aa]ttendees|[Pp]articipants):[ \t]")
 """How a line begins that says whom a mail is from or to."""
 _ARTICLES = frozenset(("the", "a", "an"))
 _HI = frozenset({"Hi", "Hey", "Hello", "Dear", "Thanks"})
@@ -180,8 +180,8 @@ def _turned(text: str, word: str, start: int, end: int, known: Lists) -> Span | 
     alone = before in ("", "\n", ";", "\"", "-", "*", "•") and behind != ","
     if not (alone and match[1] in known.sure):
         line = text.rfind("\n", max(0, start - _LONGEST_HEADER), start) + 1
-        if before not in (":", ",", ";") or not _HEADER.match(text, line) or not (match[1] in known.given or (
-                match[1].isupper() and len(match[1]) < _INITIALS)):
+        if before not in (":", ",", ";") or start - line > _LONGEST_HEADER or not _HEADER.match(text, line) or not (
+                match[1] in known.given or (match[1].isupper() and len(match[1]) < _INITIALS)):
             return None
     return Span("PERSON", start, match.end(), _SAID)
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 
 from douane.detect.values import Span, priority
+from douane.pauses import OFTEN, Paused, at_once
 
-__all__ = ["CHUNK", "EDGE", "OVERLAP", "cut", "join", "joined", "resolve"]
+__all__ = ["CHUNK", "EDGE", "OVERLAP", "cut", "join", "joined", "resolve", "resolving"]
 
 CHUNK = 32_768
 """Characters of the largest piece that is scanned at once."""
@@ -20,9 +21,16 @@ EDGE = 64
 def resolve(spans: Iterable[Span]) -> tuple[Span, ...]:
     """Of spans that overlap, the one whose type comes first in ``ENTITIES`` stays, of one type the longest, then the surest.
     What stays is sorted and overlaps nowhere."""
+    return at_once(resolving(spans))
+
+
+def resolving(spans: Iterable[Span]) -> Paused[tuple[Span, ...]]:
+    """As :func:`resolve`, for thousands."""
     kept: list[Span] = []
-    for group in _groups(spans):
+    for number, group in enumerate(_groups(spans), 1):
         kept += _of_group(group)
+        if number % OFTEN == 0:
+            yield
     return tuple(kept)
 
 
