@@ -68,7 +68,8 @@ _NO_PERSON = PARTICLES - {"e", "i", "y", "al", "el"} | frozenset((
 """Words before a given name that make it a place's, a street's, or a part of a surname."""
 _TURNED = re.compile(rf",\n?[ \t]+({_WORD})(?: [A-Z]\b\.?)?(?=[ \t]*(?:[;,\n<(\[/\"]|$))")
 """Behind a surname: a given name, as address books have it (``Miller, Sarah; Baker, Tom``)."""
-_HEADER = re.compile(r"[\w-]{0,20}(?:[Ff]rom|[Tt]o|[Cc][Cc]|[Ss]ent [Bb]y|[Nn]ames?|[Aa]uthors?|[Aa]ttendees|[Pp]articipants):[ \t]")
+_HEADER = re.compile(
+    r"[\w-]{0,20}(?:[Ff]rom|[Tt]o|[Cc][Cc]|[Ss]ent [Bb]y|[Nn]ames?|[Aa]uthors?|[Aa]ttendees|[Pp]articipants):[ \t]")
 """How a line begins that says whom a mail is from or to."""
 _ARTICLES = frozenset(("the", "a", "an"))
 _HI = frozenset({"Hi", "Hey", "Hello", "Dear", "Thanks"})
