@@ -340,6 +340,21 @@ def test_numbers_with_dots_are_still_phone_numbers() -> None:
         assert [one.type for one in resolve(engine(Wanted()).scan(f"call {number}, please"))] == ["PHONE_NUMBER"], number
 
 
+def test_what_presidio_imports_where_it_is_installed_is_not_looked_at(tmp_path: Path) -> None:
+    """Torch would take seconds and 500 MB of each detector, and spaCy's pipelines of it do not know an empty spaCy."""
+    for name in ("spacy_huggingface_pipelines", "transformers", "torch", "gliner", "stanza", "langextract", "azure"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(f'{__name__} is imported')\n")
+    code = """
+from douane.detect.engine import Engine, prepare
+from douane.detect.values import Wanted
+prepare()
+assert [one.type for one in Engine(Wanted()).scan("mail ann@example.com")] == ["EMAIL_ADDRESS"]
+"""
+    environment = {"PYTHONPATH": os.pathsep.join((str(Path(__file__).parents[1] / "addons"), str(tmp_path)))}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_patterns_need_no_spacy_and_who_wants_it_has_all_of_it() -> None:
     code = """
 import sys

@@ -2,8 +2,8 @@
 detector's memory.
 
 Presidio names spaCy's classes in annotations and registers one function there; while it is imported, an empty module answers to
-those names. Nor are the patterns of recognizers that nobody asks for compiled. Who needs a language model (``ner.py``) calls
-:func:`forget` and imports all of it."""
+those names, and what else it would import where that is installed is as good as missing. Nor are the patterns of recognizers
+that nobody asks for compiled. Who needs a language model (``ner.py``) calls :func:`forget` and imports all of it."""
 
 import importlib.util
 import sys
@@ -18,6 +18,9 @@ __all__ = ["EntityRecognizer", "NlpArtifacts", "PatternRecognizer", "RecognizerR
 
 _SPACY, _PRESIDIO = "spacy", "presidio_analyzer"
 _PATTERN, _RECOGNIZERS = "presidio_analyzer.pattern", "presidio_analyzer.predefined_recognizers"
+_HEAVY = frozenset({"azure", "gliner", "langextract", "openai", "spacy_huggingface_pipelines", "stanza", "torch",
+                    "transformers"})
+"""What presidio imports where it is installed, for recognizers that are none of ours: torch alone takes seconds and 500 MB."""
 _TRIES = "_Pattern__validate_regex"
 
 
@@ -45,7 +48,7 @@ class _Empty(ModuleType):
 
 
 class _Finder:
-    """Finds an empty module for spaCy and each of its parts."""
+    """Finds an empty module for spaCy and each of its parts, and nothing for what is heavy."""
 
     _pattern: Any = None
     _try: Any = None
@@ -55,7 +58,10 @@ class _Finder:
             self._pattern = sys.modules[_PATTERN].Pattern
             self._try = self._pattern.__dict__[_TRIES]
             setattr(self._pattern, _TRIES, staticmethod(lambda _: None))
-        if name.partition(".")[0] != _SPACY:
+        package = name.partition(".")[0]
+        if package in _HEAVY:
+            raise ImportError(f"{package} is not looked at here", name=name)
+        if package != _SPACY:
             return None
         return importlib.util.spec_from_loader(name, self, is_package=True)  # type: ignore[arg-type]
 
