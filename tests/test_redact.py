@@ -19,8 +19,10 @@ from douane.call import Call, Principal
 from douane.demo.provider import LocalProvider
 from douane.detect import ScanFailedError, Span
 from douane.detect.memory import Keys
+from douane.people import People, Tokens, Vaulted
 from douane.placeholders import LOOKS_LIKE, DataKey
-from douane.policies.redact import _Redact
+from douane.policies.redact import Redact, _Redact
+from douane.policy import Setting
 from douane.providers import base
 from douane.providers.table import builtin
 from douane.redaction import read_text
@@ -236,6 +238,41 @@ def test_a_later_turn_begins_with_the_bytes_of_the_earlier() -> None:
         assert "@example" not in text
         before = text
         turns.append({"role": "assistant", "content": f"Done, {MAIL}, {number}."})
+
+
+def by_names(call: Call) -> Call:
+    """*call* as a scanner of names leaves it that carries them on."""
+    setting = Setting(People([], Tokens()), Vaulted(()), {}, wire_of, KEY)
+    verdict = house.run(Redact(entities=("PERSON",)).bind(setting).admit(call), 20)
+    return verdict.call if isinstance(verdict, Rewrite) else call
+
+
+@pytest.mark.parametrize("head", [["system", "messages"], ["messages", "system"]])
+def test_a_turn_that_is_added_changes_no_instructions_wherever_they_stand(head: list[str]) -> None:
+    turns: list[Any] = [{"role": "user", "content": "hi"}]
+    system = "Lindqvist's bot. Ask Zorbo Klim. I am called Olga Petrova."
+
+    def asked() -> Call:
+        body = {"system": system, "messages": turns}
+        return by_names(ask({"model": "claude", **{name: body[name] for name in head}}, "anthropic", "messages"))
+
+    before = asked()
+    turns += [{"role": "assistant", "content": "hello"},
+              {"role": "user", "content": "My name is Zorbo Klim, this is Sarah Lindqvist; and Petrova?"}]
+    after = asked()
+    assert before.document["system"] == after.document["system"] != system
+    assert "Petrova" not in after.body.decode()
+    assert "Lindqvist" in after.document["system"]
+
+
+def test_a_turn_that_is_added_changes_nothing_that_stood_in_two_parts() -> None:
+    first = {"role": "user", "content": [{"type": "text", "text": "we saw Lindq"}, {"type": "text", "text": "vist there"}]}
+    turns = [first, {"role": "assistant", "content": "who?"}, {"role": "user", "content": "Sarah Lindqvist"}]
+    after = by_names(ask({"model": "gpt-4o", "messages": turns}))
+    assert after.document["messages"][0] == first
+    turns = [*reversed(turns)]
+    after = by_names(ask({"model": "gpt-4o", "messages": turns}))
+    assert after.document["messages"][2] != first
 
 
 def test_what_is_redacted_stays_as_it_is() -> None:

@@ -49,12 +49,13 @@ def coded_in(text: str) -> Paused[tuple[Coded, ...]]:
         whole = _decoded(run[0], run.start())
         if whole is not None:
             found.append(whole)
-        else:
-            found += [one for part in _PART.finditer(text, run.start(), run.end())  # a step of a path, a line of a list
-                      if part.span() != run.span() and (one := _decoded(part[0], part.start())) is not None]
-        tried += 1
-        if tried % OFTEN == 0:
-            yield
+            continue
+        for part in _PART.finditer(text, run.start(), run.end()):  # a step of a path, a line of a list
+            if part.span() != run.span():
+                found += filter(None, (_decoded(part[0], part.start()),))
+            tried += 1
+            if tried % OFTEN == 0:
+                yield
     return tuple(found)
 
 

@@ -146,9 +146,10 @@ class AllowList:
         """*spans* but for those of what is allowed."""
         if self is NOBODY or not spans:
             return spans
-        return tuple(one for one in spans if not self._holds(one.type, text[one.start:one.end]))
+        return tuple(one for one in spans if not self.holds(one.type, text[one.start:one.end]))
 
-    def _holds(self, kind: str, value: str) -> bool:
+    def holds(self, kind: str, value: str) -> bool:
+        """Whether *value* of type *kind* is allowed."""
         folded = value.casefold()
         if folded in self.exact or (self.form is not None and self.form.match(folded) is not None):
             return True

@@ -7,12 +7,12 @@ earlier ones. Only whole words in the same letters count. Linear in the texts fo
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import attrgetter
 
 from douane.detect.memory import Memory
-from douane.detect.namelists import is_word
-from douane.detect.names import may_stand_alone
+from douane.detect.namelists import is_word, lists
+from douane.detect.names import FULL, may_stand_alone
 from douane.detect.spans import resolving
 from douane.detect.values import BY_MODEL, Span
 from douane.pauses import OFTEN, Paused
@@ -24,6 +24,8 @@ _KINDS, _TYPE = frozenset(BY_MODEL), attrgetter("type")
 _START = attrgetter("start")
 _NAMES = 64
 """So many are carried on, the first ones."""
+_KEPT = 1000
+"""Spans of a text that are worth remembering: a larger one is rare, and takes a megabyte."""
 _LONG = 8192
 """Characters of a text that take some microseconds to be looked through for one name."""
 _LEAST = 3
@@ -35,9 +37,9 @@ _NOT_SAID = frozenset({"schema", "metadata"})
 
 
 def carried(texts: Sequence[str], roles: Sequence[str], found: Sequence[tuple[Span, ...]], keys: Mapping[str, bytes],
-            memory: Memory) -> Paused[list[tuple[Span, ...]]]:
-    """*found* in each of *texts*, and where what was found as a name stands besides. *keys*: of the texts; *memory*: what was
-    found in which of them by which names, so that a history costs a look."""
+            memory: Memory, allowed: Callable[[str, str], bool] | None = None) -> Paused[list[tuple[Span, ...]]]:
+    """*found* in each of *texts*, and where what was found as a name stands besides, but for what is *allowed* to stay. *keys*:
+    of the texts; *memory*, for one *allowed*: what was found in which of them by which names; so a history costs a look."""
     yield
     if all(_KINDS.isdisjoint(map(_TYPE, spans)) for spans in found):
         return list(found)
@@ -48,7 +50,7 @@ def carried(texts: Sequence[str], roles: Sequence[str], found: Sequence[tuple[Sp
             every.append(spans)
             continue
         for one in spans:
-            if one.type in _KINDS:
+            if one.type in _KINDS and not (allowed is not None and allowed(one.type, text[one.start:one.end])):
                 known.add(text[one.start:one.end], one)
         if not known.names:
             every.append(spans)
@@ -58,7 +60,8 @@ def carried(texts: Sequence[str], roles: Sequence[str], found: Sequence[tuple[Sp
         if again is None:
             more = yield from _again(text, known, spans)
             again = (yield from resolving([*spans, *more])) if more else spans
-            memory.put(mark, again)
+            if len(again) < _KEPT:
+                memory.put(mark, again)
         every.append(again)
         yield
     return every
@@ -79,8 +82,8 @@ class _Known:
             return
         self.names[name] = span
         self.mark = hash((self.mark, name, span))
-        if span.type == _PERSON and len(self.words) < _NAMES:
-            self.words.update((word, span) for word in _parts(name))
+        if span.type == _PERSON and (surname := _surname(name, span.score)):
+            self.words.setdefault(surname, span)
 
 
 def _again(text: str, known: _Known, spans: tuple[Span, ...]) -> Paused[list[Span]]:
@@ -89,11 +92,10 @@ def _again(text: str, known: _Known, spans: tuple[Span, ...]) -> Paused[list[Spa
     found: list[Span] = []
     for values, alone in ((known.names, False), (known.words, True)):
         for value, one in values.items():
-            for number, at in enumerate(_words(text, value), 1):
+            for number, (at, whole) in enumerate(_places(text, value), 1):
                 end = at + len(value)
                 before = spans[index] if (index := bisect_right(starts, at) - 1) >= 0 else None
-                if (before is None or before.end < end or before.type != one.type) and (
-                        not alone or may_stand_alone(text, at, end)):
+                if whole and (before is None or before.end < end) and (not alone or may_stand_alone(text, at, end)):
                     found.append(Span(one.type, at, end, one.score))
                 if number % OFTEN == 0:
                     yield
@@ -103,23 +105,23 @@ def _again(text: str, known: _Known, spans: tuple[Span, ...]) -> Paused[list[Spa
     return found
 
 
-def _parts(name: str) -> Iterator[str]:
-    """The words of a *name* of two and more that are hardly anything else."""
+def _surname(name: str, score: float) -> str:
+    """The last word of a *name* of two and more that is hardly anything else; empty where there is none. Of a name that was
+    taken for one by what stands beside it, it must be a surname that is known."""
     words = _WORD.findall(name)
-    if len(words) > 1:
-        yield from (word for word in words if len(word) >= _LEAST_PART and word[0].isupper() and not word.isupper()
-                    and not is_word(word))
+    last = words[-1] if len(words) > 1 else ""
+    named = len(last) >= _LEAST_PART and not last.isupper() and last[:1].isupper() and not is_word(last)
+    return last if named and (score >= FULL or last in lists().surnames) else ""
 
 
-def _words(text: str, value: str) -> Iterator[int]:
-    """Where *value* stands as a whole word, nowhere overlapping itself. (``re`` takes a hundred times as long, for it does not
-    look for the letters first.)"""
+def _places(text: str, value: str) -> Iterator[tuple[int, bool]]:
+    """Where *value* stands, nowhere overlapping itself, and whether as a whole word. (``re`` takes a hundred times as long, for
+    it does not look for the letters first.)"""
     at = text.find(value)
     while at >= 0:
         end = at + len(value)
         whole = not (at and _is_of_word(text[at - 1])) and not _is_of_word(text[end:end + 1])
-        if whole:
-            yield at
+        yield at, whole
         at = text.find(value, end if whole else at + 1)
 
 

@@ -189,7 +189,56 @@ BEFORE_NAMES = _words("""
 """Words with a capital that may stand before a name, and are no part of one."""
 
 
-_WORDS = _DOUBTFUL | NO_SURNAMES | OF_PLACES
+_SURNAMES_TOO = _words("""
+    Archer Arts Back Bacon Baker Ball Barber Barker Barrel Barrow Beach Beadle Bean Bear Beard Bells Berry Best Binder
+    Bird Bishop Bitter Black Blank Block Blood Bloom Bolt Bone Bones Book Booker Boot Booth Bower Bowler Bowman Box
+    Brace Bracket Branch Brand Bread Brewer Bridges Brief Broad Broker Brush Buckle Bugg Builder Bull Bunch Bunker
+    Burden Burger Bush Bushel Butcher Butler Butter Button Cable Cage Cannon Cantor Capper Carder Carpenter Carrier
+    Carter Carver Cash Caster Castle Castor Chain Chamber Chambers Chandler Chapman Charger Chart Checker Chew Child
+    Childs Chin Chips Chopper Circle Clamp Clapp Clerk Clock Close Cloud Clutter Coach Coal Coats Coffee Coffin Coin
+    Collar Collier Comer Contractor Corder Cork Corn Corner Cotton Couch Counts Cover Crab Crane Crisp Crook Cross Crow
+    Crowder Crown Cruise Crump Crust Cup Curl Curry Cutter Dark Dart Dash Deep Dell Diver Doll Doors Down Downer Draper
+    Dream Driver Drum Drummer Dry Duck Dyer Eagle Eco Ego Eldest English Ever Eye Farmer Fast Father Feather Feeder Fell
+    Fellow Fielder Fields Filer Fish Fisher Flag Fletcher Flick Flood Flow Flower Flowers Fly Foot Force Forder Fore
+    Forger Forget Fork Fort Foster Fowler Frame Frames Free Freeze Fresh Friday Fries Fry Fuller Funk Gamble Gamer
+    Gardener Gardner Gates Gauge Gentle Glass Glover Goldsmith Gore Grain Granger Grater Grave Graves Greet Grid Grim
+    Gross Grounds Grove Grubb Gun Gunner Guy Hack Hacker Hammer Hand Handler Hands Hanger Hardware Harper Hatch Hatcher
+    Hay Head Heard Heart Herd Hide High Hitch Hoard Hobby Hock Hold Holder Hole Holes Holland Holly Hood Hook Hooker
+    Hooks Hoop Hooper Horn Horse House Huff Hull Hunter Idle Index Iron Irons Jack Jester Jewel Join Joiner Joint Judge
+    Jump Just Keen Keeper Kettle Key Keys Killer Kind King Kings Kitchen Kitchens Kite Knife Knight Knock Knuckles Lamb
+    Lambda Lamp Land Lander Lane Lark Last Latch Lath Law Lawless Lawn Lawyer Leader Leaf Lean Leap Leather Legend Level
+    Lever Lid Liner Linker List Lister Loader Lock Locke Locker Loop Loser Lover Low Lower Lump Lust Maker Mallow Marker
+    Marks Marshal Mash Mason Masters Match Mayor Maze Meadows Means Meek Mercer Merchant Mess Messenger Meter Mew Mills
+    Minder Miner Minter Mock Monk Monkey Moody Moot Mound Mullet Mum Nail Nailer Neat Neck Nettle Noon Nutter Oaks Oats
+    Old Orange Outlaw Overall Pack Packer Padding Pagan Pages Pain Paine Painter Pair Palace Pan Pane Parent Parks
+    Parson Parsons Partner Pass Paste Patch Patcher Paver Paw Pea Peacock Peak Peaks Pease Peel Pelt Pent Peppers Petty
+    Pickle Piece Pierce Pigg Pillow Pinch Pipe Pipes Pitcher Pitt Place Plank Plant Planter Plate Player Plenty Plumb
+    Plumber Plume Poke Ponder Poor Pope Post Poster Potter Pound Pounds Powder Power Powers Preacher Priest Prime Print
+    Printer Prior Proctor Prophet Proudly Pruner Pull Pullen Purchase Purple Purse Push Putter Quick Quiet Quirk Rack
+    Rail Rains Rake Rank Ransom Ray Razor Read Reader Ready Reap Recorder Reel Reeves Register Render Rest Rich Rider
+    Rigger Right Ringer Risk Rivers Roach Road Rocker Roller Rook Room Roots Roper Rounder Router Rover Rows Rubble Ruff
+    Ruler Runner Rusk Sack Saddler Sail Sailor Sale Sales Salmon Salt Salter Sample Samples Sands Savior Sawyer Say
+    Scales Scholar School Score Scribner Scripture Sealer Search Seat Seed Seeds Self Sell Seller Sellers Sender Service
+    Setter Settle Settler Sewer Shade Shanks Shape Shaver Shears Sheets Shelf Shepherd Shield Shields Shine Ship Shipper
+    Shock Shoe Shoemaker Shoot Shop Shot Shreds Sides Sieve Sign Signs Silk Silver Simpler Singer Singles Singleton Sink
+    Sitter Skill Skinner Skip Skipper Slack Slate Slater Slaughter Sleeper Sleeve Slider Slot Slow Small Smart Smiley
+    Smoke Snap Snapp Snipe Snow Soldier Solo Soon Sorter Sower Space Spain Spark Sparks Spear Spears Speck Speed Spell
+    Spells Spicer Spider Spike Spindle Spinner Split Sport Spot Spotts Springer Springs Spur Square Squires Stable Staff
+    Stage Stall Stamp Stamper Standard Stands Staple Staples Stark Starks Starling States Steep Sticks Still Stock
+    Stocker Stocks Stoker Stones Storage Store Storer Storey Stork Stout Stover Straight Strain Strand Strange Straw
+    Stream Street Stretch Stringer Strip Stripling Strode Stroke Stub Stump Sublet Summers Summit Super Surface Swallow
+    Swan Swank Swatch Sweat Sweeper Sweets Swim Sword Tab Tack Tailor Tank Tanks Tape Tapper Tasker Taster Teacher
+    Teller Tempest Tender Tenor Term Terms Test Tester Thatcher Thick Thin Thorne Thrasher Thread Thrower Thumb Tick
+    Tidy Tie Tiger Tight Tiler Timer Tinder Tinker Tipper Toast Tobacco Toller Toner Tong Tool Tooth Topper Torrent
+    Touch Tower Towers Towns Tracer Track Trader Trail Trainer Trap Traveler Treat Trees Tremble Tribe Trick Trim
+    Trimmer Trip Triplet Trotter Trout Truck Trunk Tub Tubbs Tuck Tune Turf Turn Turner Turtle Tweed Twig Twist Tyre
+    Upright Usher Vail Vault Vest Vice Vine Visitor Void Volt Wager Wages Wait Waiter Wake Walk Walker Wall Waller Walls
+    Warden Ware Warm Warrant Warrior Washer Waste Watch Watcher Waters Ways Weary Weather Weaver Webster Weed Weeks
+    Weight Welcome Weld Welder Well Wheel Wheeler Whip Whisper Whistler Wick Wicker Wide Wider Widget Wilde Wiles Willow
+    Winder Wine Winner Winters Wiper Wire Wiseman Wish Witty Wonders Wooden Woods Wool Words Worker Workman Works World
+    Worm Worthy Wrench Writer Yard Yards Yeast Yell Yield Yoke""")
+"""Surnames that are words, and so are no names by themselves: trades, things, what programs are made of."""
+_WORDS = _DOUBTFUL | _SURNAMES_TOO | NO_SURNAMES | OF_PLACES | OF_WORK
 
 
 def is_word(name: str) -> bool:

@@ -6,14 +6,25 @@ like source code is not looked at for a name by itself, as ``Martin = Tax()`` na
 
 import re
 
-from douane.detect.namelists import BEFORE_NAMES, NO_SURNAMES, OF_PLACES, OF_WORK, PARTICLES, ROLES, TITLES, Lists, lists
+from douane.detect.namelists import (
+    BEFORE_NAMES,
+    NO_SURNAMES,
+    OF_PLACES,
+    OF_WORK,
+    PARTICLES,
+    ROLES,
+    TITLES,
+    Lists,
+    is_word,
+    lists,
+)
 from douane.detect.values import Span
 
-__all__ = ["CAPITALS", "find_names", "may_stand_alone"]
+__all__ = ["CAPITALS", "FULL", "find_names", "may_stand_alone"]
 
 CAPITALS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """One of them begins each name within ASCII."""
-_FULL, _SAID, _LONE = 0.7, 0.6, 0.5
+FULL, _SAID, _LONE = 0.7, 0.6, 0.5
 """Scores: given name and surname, or behind a title; said to be a name; a given name by itself."""
 _LETTERS = r"[^\W\d_]"
 _REST = rf"(?:['’](?=[^\W\d_a-z]))?{_LETTERS}*(?:-{_LETTERS}+|['’][^\W\d_a-z]{_LETTERS}+)*"
@@ -43,14 +54,16 @@ _MAY_SAY = (
 """… and so that a surname of the list makes one of a word that is in none."""
 _ENDINGS = frozenset(one[-2:] for one in (*_SAYS, *_FIELD, *_MAY_SAY))
 """Of each of these: quick to say."""
-_LONGEST_HEADER = 4096
-"""Characters of one."""
-_INITIALS = 4
-"""So many capitals are no more somebody's initials."""
+_LONGEST_HEADER = 800
+"""Characters of one that are looked back on: fewer than pieces of a long text overlap by (``spans.cut``)."""
+_BEHIND = 80
+"""Characters behind a word in which it is looked for what it belongs to."""
 _BACK = 28
 """Characters before a word in which it is looked for what says that it is a name."""
 _STATEMENTS = ("def ", "class ", "import ", "elif ", "const ", "var ", "func ", "fn ", "namespace ", "#", "//", "@", "$ ")
 """What a line of a program may begin with."""
+_ALONE = ("", "\n", "\"", "-", "*", "•")
+"""What stands before a name that is alone in a line."""
 _SIGNS = re.compile(r"[=;{}(_<>:]")
 """One of these stands in each line that ``_CODE`` finds something in: quick to say."""
 _CODE = re.compile(r"[;{}=]\s*$|\w\(|\)[:;{]|[\w\])] ?[-+*|&!<>]?= ?[\w'\"(\[{]|->|=>|::|\w_\w|\w\.\w+\(|</?\w+>")
@@ -66,10 +79,9 @@ _NO_PERSON = PARTICLES - {"e", "i", "y", "al", "el"} | frozenset((
     "boulevard", "avenue", "plaza", "rua", "avenida", "c/", "piazza", "place", "lake", "mount", "mt", "cape", "fort",
     "port", "north", "south", "east", "west", "new", "upper", "lower", "lady", "little", "big"))
 """Words before a given name that make it a place's, a street's, or a part of a surname."""
-_TURNED = re.compile(rf",\n?[ \t]+({_WORD})(?: [A-Z]\b\.?)?(?=[ \t]*(?:[;,\n<(\[/\"]|$))")
+_TURNED = re.compile(rf",[ \t]+({_WORD})(?: [A-Z]\b\.?)?(?=[ \t]*(?:[;,\n<(\[/\"]|$))")
 """Behind a surname: a given name, as address books have it (``Miller, Sarah; Baker, Tom``)."""
-_HEADER = re.compile(
-    r"[\w-]{0,20}(?:[Ff]rom|[Tt]o|[Cc][Cc]|[Ss]ent [Bb]y|[Nn]ames?|[Aa]uthors?|[Aa]ttendees|[Pp]articipants):[ \t]")
+_HEADER = re.compile(r"(?:X-)?(?:From|To|CC|Cc|BCC|Bcc|Sent by):[ \t]")
 """How a line begins that says whom a mail is from or to."""
 _ARTICLES = frozenset(("the", "a", "an"))
 _HI = frozenset({"Hi", "Hey", "Hello", "Dear", "Thanks"})
@@ -106,10 +118,16 @@ def find_names(text: str) -> list[Span]:
 
 
 def may_stand_alone(text: str, start: int, end: int) -> bool:
-    """Whether what stands there, a word of somebody's name, is neither a part of something longer nor of a place or a firm."""
-    behind = _NEXT.match(text, end)
-    return not (start and text[start - 1] not in _BLANK and _within(text, start)) and _ENDS.match(text, end) is not None and (
-        behind is None or behind[2] not in OF_PLACES)
+    """Whether what stands there, a word of somebody's name, is neither a part of something longer nor of a place or a firm, and
+    the line is none of a program."""
+    if (start and text[start - 1] not in _BLANK and _within(text, start)) or _ENDS.match(text, end) is None:
+        return False
+    behind = _NEXT.match(text, end, end + _BEHIND)
+    if behind is not None and behind[2] in OF_PLACES:
+        return False
+    low, high = max(0, start - _NEAR), end + _NEAR
+    line, close = text.rfind("\n", low, start) + 1, text.find("\n", end, high)
+    return not _is_of_program(text[max(line, low):close if close >= 0 else high])
 
 
 def _is_code(text: str) -> bool:
@@ -120,7 +138,9 @@ def _is_code(text: str) -> bool:
 
 
 def _is_of_program(line: str) -> bool:
-    return line.lstrip().startswith(_STATEMENTS) or (_SIGNS.search(line) is not None and _CODE.search(line) is not None)
+    begun = line.lstrip()
+    return begun.startswith(_STATEMENTS) or (begun.startswith("from ") and " import " in begun) or (
+        _SIGNS.search(line) is not None and _CODE.search(line) is not None)
 
 
 def _within(text: str, start: int) -> bool:
@@ -168,23 +188,26 @@ def _titled(text: str, end: int) -> Span | None:
     words, last = _run(text, found[2], found.end())
     if words[-1] in OF_PLACES or len(words[-1]) < 2 or found[2] in OF_WORK or (found[2].isupper() and len(words) == 1):
         return None
-    return Span("PERSON", start, last, _FULL)
+    return Span("PERSON", start, last, FULL)
 
 
 def _turned(text: str, word: str, start: int, end: int, known: Lists) -> Span | None:
-    """A surname before the given name, in a list of people or by itself in a line."""
+    """A surname before the given name: in a list with semicolons, in a mail's header, or by itself in a line (``Fixed, Martin``
+    is none: there it must be a surname that is known, and no word)."""
     match = _TURNED.match(text, end)
-    if match is None or word in NO_SURNAMES or word in OF_PLACES or word in TITLES:
+    if match is None or match[1] not in known.sure or word in NO_SURNAMES or word in OF_PLACES or word in TITLES:
         return None
-    behind = text[match.end():match.end() + 1]
-    before = text[max(0, start - 2):start].rstrip(" \t")[-1:]
-    alone = before in ("", "\n", ";", "\"", "-", "*", "•") and behind != ","
-    if not (alone and match[1] in known.sure):
+    before, behind = text[max(0, start - 2):start].rstrip(" \t")[-1:], text[match.end():match.end() + 2].lstrip(" \t")[:1]
+    if word in known.common or (word in known.sure and word not in known.surnames):
+        return None  # two people
+    named = word in known.surnames or not is_word(word)
+    if before in _ALONE and behind not in (",", ";"):
+        named = named and word in known.surnames and not is_word(word)
+    elif before not in (*_ALONE, ";") or behind == ",":
         line = text.rfind("\n", max(0, start - _LONGEST_HEADER), start) + 1
-        if before not in (":", ",", ";") or start - line > _LONGEST_HEADER or not _HEADER.match(text, line) or not (
-                match[1] in known.given or (match[1].isupper() and len(match[1]) < _INITIALS)):
-            return None
-    return Span("PERSON", start, match.end(), _SAID)
+        named = named and before in (":", ",", ";") and start - line <= _LONGEST_HEADER and (
+            _HEADER.match(text, line) is not None)
+    return Span("PERSON", start, match.end(), _SAID) if named else None
 
 
 def _full(text: str, words: list[str], start: int, last: int, known: Lists) -> Span | None:
@@ -193,13 +216,13 @@ def _full(text: str, words: list[str], start: int, last: int, known: Lists) -> S
         return None
     if len(rest[-1]) == 1 or (first.isupper() and len(first) > 1):
         named = first.title() in known.sure and rest[-1].title() in known.surnames
-        return Span("PERSON", start, last, _FULL) if named and first.isupper() == rest[-1].isupper() else None
+        return Span("PERSON", start, last, FULL) if named and first.isupper() == rest[-1].isupper() else None
     if first in known.sure or first.partition("-")[0] in known.sure:
-        return Span("PERSON", start, last, _FULL)
+        return Span("PERSON", start, last, FULL)
     if first.lower() in _NO_PERSON:
         return None
     if rest[-1] in known.surnames and first in known.given and (rest[-1] not in known.given or rest[-1] in known.sure):
-        return Span("PERSON", start, last, _FULL)
+        return Span("PERSON", start, last, FULL)
     if _said(text, start, _SAYS) or (_said(text, start) and (rest[-1] in known.surnames or _said(text, start, _FIELD))) or (
             _behind_a_role(text, start, words, known)):
         return Span("PERSON", start, last, _SAID)
@@ -207,12 +230,10 @@ def _full(text: str, words: list[str], start: int, last: int, known: Lists) -> S
 
 
 def _behind_a_role(text: str, start: int, words: list[str], known: Lists) -> bool:
-    """Whether two words stand behind what somebody is (``the goalkeeper Salem Bitar``). Where that has a capital it may be a
-    line of a business card, and one of the two must be known."""
-    role = _previous(text, start)
-    return len(words) == 2 and role.lower() in ROLES and not any(
+    """Whether two words stand behind what somebody is (``the goalkeeper Abdi Bitar``), one of which is known for a name."""
+    return len(words) == 2 and _previous(text, start).lower() in ROLES and not any(
         word in NO_SURNAMES or word in OF_PLACES or word in OF_WORK for word in words) and (
-            role[0].islower() or words[0] in known.given or words[1] in known.surnames)
+            words[0] in known.sure or (words[1] in known.surnames and not is_word(words[1])))
 
 
 def _lone(text: str, word: str, start: int, end: int, known: Lists) -> Span | None:

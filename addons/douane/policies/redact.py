@@ -12,6 +12,8 @@ import hashlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Annotated, Any
 
@@ -47,6 +49,8 @@ _OF_THE_BYTES = frozenset({b"content-encoding", b"content-md5", b"digest", b"con
 _ASKING = frozenset({"system", "user"})
 """Whose word counts for where a value may go. A page that a tool has read names hosts too, and so does the model in the
 answers that come back as history: were theirs to count, an injected text need only name its own host."""
+_INSTRUCTIONS = frozenset({("system",), ("instructions",), ("system_instruction",), ("systemInstruction",), ("preamble",)})
+"""Where a body has them beside the turns."""
 _TOLD = 10_000
 _NO_LIMIT = 1 << 40
 """Bytes; the body was read within ``edge.max_body`` before."""
@@ -86,8 +90,10 @@ class Redact:
 
     def bind(self, setting: Setting) -> "_Redact":
         rules = self._rules()
-        return _Redact(eyes(rules.wanted, self.ner, setting.folder), setting.wires, setting.data_key, self.action,
-                       self.restore and rules.restores, setting.shelf, self.remember, rules.actions, AllowList.of(self.allow))
+        allow = AllowList.of(self.allow)
+        looking = replace(eyes(rules.wanted, self.ner, setting.folder), allowed=None if allow is NOBODY else allow.holds)
+        return _Redact(looking, setting.wires, setting.data_key, self.action, self.restore and rules.restores, setting.shelf,
+                       self.remember, rules.actions, allow)
 
 
 @dataclass(slots=True)
@@ -165,7 +171,9 @@ class _Redact:
         for seam in seams:
             asked += seam.texts
             roles += [found[seam.parts[0]].role] * len(seam.texts)
-        spans = await self.scanner.scan(text_keys(call), asked, roles)
+        order = _read_in(found, read, seams)
+        spans = await self.scanner.scan(text_keys(call), [asked[at] for at in order], [roles[at] for at in order])
+        spans = [one for _, one in sorted(zip(order, spans, strict=True), key=itemgetter(0))]
         if not any(spans):
             return ALLOW
         written = await with_pauses(self._written(call, read, seams, asked, spans))
@@ -277,6 +285,18 @@ class _Redact:
             self.told.update(dict.fromkeys(one.fetched))
             while len(self.told) > _TOLD:
                 self.told.popitem(last=False)
+
+
+def _read_in(found: Sequence[Position], texts: Sequence[Text], seams: Sequence[Seams]) -> Sequence[int]:
+    """The order in which all that is asked for is read: as it is written, but that instructions come first, wherever an SDK
+    puts them, and what stands across parts comes with the last of these. Names go from a text to those after it, and the
+    provider caches in this order: a turn that is added must not change what was there before."""
+    first = [one.role == "system" and one.path[:1] in _INSTRUCTIONS for one in found]
+    if not seams and not any(late and not before for before, late in pairwise(first)):
+        return range(sum(len(one.scanned) for one in texts))
+    ranks = [(not first[at], at) for at, one in enumerate(texts) for _ in one.scanned]
+    ranks += [(not first[one.parts[-1]], one.parts[-1]) for one in seams for _ in one.texts]
+    return sorted(range(len(ranks)), key=ranks.__getitem__)
 
 
 def _name(call: Call, one: str) -> Name:
