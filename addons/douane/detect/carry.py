@@ -1,5 +1,5 @@
-"""A name that was found once is found again, and so is each of its words: what a recognizer of names needs words around it for
-stands bare in the answer that comes back as history, or is read by nobody there; and who was named in full goes by a surname
+"""A name that was found once is found again, and so is its surname: what a recognizer of names needs words around it for
+stands bare in the answer that comes back as history, or is read by nobody there; and who was named in full goes by the surname
 after it.
 
 Laws: a text takes names from itself and from the texts before it alone, so that a turn that is added changes no byte of the
@@ -68,13 +68,13 @@ def carried(texts: Sequence[str], roles: Sequence[str], found: Sequence[tuple[Sp
 
 
 class _Known:
-    """Names so far, and words of them, by what they are; and a number that tells them from others."""
+    """Names so far, and their surnames, by what they were found as; and a number that tells them from others."""
 
-    __slots__ = ("mark", "names", "words")
+    __slots__ = ("mark", "names", "surnames")
 
     def __init__(self) -> None:
         self.names: dict[str, Span] = {}
-        self.words: dict[str, Span] = {}
+        self.surnames: dict[str, Span] = {}
         self.mark = 0
 
     def add(self, name: str, span: Span) -> None:
@@ -83,14 +83,14 @@ class _Known:
         self.names[name] = span
         self.mark = hash((self.mark, name, span))
         if span.type == _PERSON and (surname := _surname(name, span.score)):
-            self.words.setdefault(surname, span)
+            self.surnames.setdefault(surname, span)
 
 
 def _again(text: str, known: _Known, spans: tuple[Span, ...]) -> Paused[list[Span]]:
     """Where names stand in *text* that are in none of *spans*, in order."""
     starts = [one.start for one in spans]
     found: list[Span] = []
-    for values, alone in ((known.names, False), (known.words, True)):
+    for values, alone in ((known.names, False), (known.surnames, True)):
         for value, one in values.items():
             for number, (at, whole) in enumerate(_places(text, value), 1):
                 end = at + len(value)

@@ -171,9 +171,11 @@ class _Redact:
         for seam in seams:
             asked += seam.texts
             roles += [found[seam.parts[0]].role] * len(seam.texts)
-        order = _read_in(found, read, seams)
-        spans = await self.scanner.scan(text_keys(call), [asked[at] for at in order], [roles[at] for at in order])
-        spans = [one for _, one in sorted(zip(order, spans, strict=True), key=itemgetter(0))]
+        if (order := _read_in(found, read, seams)) is None:
+            spans = await self.scanner.scan(text_keys(call), asked, roles)
+        else:
+            each = await self.scanner.scan(text_keys(call), [asked[at] for at in order], [roles[at] for at in order])
+            spans = [one for _, one in sorted(zip(order, each, strict=True), key=itemgetter(0))]
         if not any(spans):
             return ALLOW
         written = await with_pauses(self._written(call, read, seams, asked, spans))
@@ -287,13 +289,13 @@ class _Redact:
                 self.told.popitem(last=False)
 
 
-def _read_in(found: Sequence[Position], texts: Sequence[Text], seams: Sequence[Seams]) -> Sequence[int]:
-    """The order in which all that is asked for is read: as it is written, but that instructions come first, wherever an SDK
+def _read_in(found: Sequence[Position], texts: Sequence[Text], seams: Sequence[Seams]) -> list[int] | None:
+    """The order in which all that is asked for is read, where it is not as it stands: instructions come first, wherever an SDK
     puts them, and what stands across parts comes with the last of these. Names go from a text to those after it, and the
     provider caches in this order: a turn that is added must not change what was there before."""
     first = [one.role == "system" and one.path[:1] in _INSTRUCTIONS for one in found]
     if not seams and not any(late and not before for before, late in pairwise(first)):
-        return range(sum(len(one.scanned) for one in texts))
+        return None
     ranks = [(not first[at], at) for at, one in enumerate(texts) for _ in one.scanned]
     ranks += [(not first[one.parts[-1]], one.parts[-1]) for one in seams for _ in one.texts]
     return sorted(range(len(ranks)), key=ranks.__getitem__)
