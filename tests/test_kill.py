@@ -132,10 +132,6 @@ def _check_ledger(gateway: Gateway) -> None:
     told = [(recorded(one), nano(one["reserved_usd"])) for one in gateway.records()
             if one["kind"] == "outcome" and one["reserved_usd"] is not None]
     by_unit = {one.account.unit: one for one in read_balances(gateway.data, time.time())}
-    late = time.monotonic() + 10  # on a busy machine the ledger may answer too late the first time, and is asked again
-    while any(one.reserved for one in by_unit.values()) and time.monotonic() < late:
-        time.sleep(0.1)
-        by_unit = {one.account.unit: one for one in read_balances(gateway.data, time.time())}
     assert {one.reserved for one in by_unit.values()} == {0}
     assert by_unit["usd"].captured == sum(spent.of("usd", held) for spent, held in told)
     known = sum(spent.tokens for spent, _ in told if not spent.tokens_floor)

@@ -10,7 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from douane.audit import record
+from douane.audit.log import AuditLog
 from douane.errors import EnvironmentFailedError
+from douane.gate import new_id
+from douane.hosts.duties import recover
 from douane.ledger.base import Demand, Held, LedgerUnavailableError
 from douane.ledger.sqlite import FILE, LIMITS_FILE, SqliteLedger, read_balances
 from tests.house import run
@@ -155,3 +159,18 @@ def test_what_can_never_be_written_fails_alone(ledger: SqliteLedger, tmp_path: P
 
     run(work())
     assert balance(tmp_path) == (10, 2)
+
+
+def test_what_a_call_held_that_never_left_is_void_from_the_first_second_of_the_log_on(tmp_path: Path) -> None:
+    """The gateway died between the reservation and the intent; the ledger has the second, the call's id the millisecond."""
+    audit = AuditLog.open(tmp_path / "audit", "one")
+    audit.append_blocking(record.event("opened", time.time()))
+    audit.close()
+    at = time.time() + 0.05
+    earlier, later = new_id(at - 60), new_id(at)
+    with contextlib.closing(SqliteLedger(tmp_path, "one")) as ledger:
+        run(ledger.reserve(later, ORG, at, demands(7)))
+        run(ledger.reserve(earlier, ORG, at - 60, demands(5)))
+    with contextlib.closing(SqliteLedger(tmp_path, "one")) as ledger:
+        recover(ledger, tmp_path / "audit", starting=True)
+        assert set(ledger.held("one")) == {earlier}  # a log may have been moved away since

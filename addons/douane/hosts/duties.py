@@ -4,6 +4,7 @@ Law: nothing here is on a call's path, and what fails is tried again; it is said
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -91,6 +92,16 @@ class Duties:
             await asyncio.sleep(seconds)
 
 
+def _made(call: str, second: int) -> float:
+    """When *call* was, to the millisecond, which its id begins with (``gate.new_id``); a ledger has the second. What was held
+    in the first second of a log would else stay held for ever."""
+    with contextlib.suppress(ValueError):
+        moment = int(call[:12], 16) / 1000
+        if int(moment) == second:
+            return moment
+    return second
+
+
 def recover(ledger: Store, folder: Path, *, starting: bool = False) -> None:
     """Book what gateways that died had not: calls whose outcome is recorded at what that says, calls without one at what they
     reserved. A call of which no log of *folder* knows, though they reach so far back, never left: what it holds is void. Of one
@@ -108,7 +119,7 @@ def recover(ledger: Store, folder: Path, *, starting: bool = False) -> None:
             if said is None:
                 if not here:
                     spent[call] = UNKNOWN
-                elif reaches_back(folder, at):
+                elif reaches_back(folder, _made(call, at)):
                     spent[call] = NOTHING_SPENT
             elif said["kind"] != "outcome":
                 spent[call] = UNKNOWN
