@@ -166,7 +166,8 @@ def test_what_a_call_held_that_never_left_is_void_from_the_first_second_of_the_l
     audit = AuditLog.open(tmp_path / "audit", "one")
     audit.append_blocking(record.event("opened", time.time()))
     audit.close()
-    at = time.time() + 0.05
+    time.sleep(0.01)
+    at = time.time()
     earlier, later = new_id(at - 60), new_id(at)
     with contextlib.closing(SqliteLedger(tmp_path, "one")) as ledger:
         run(ledger.reserve(later, ORG, at, demands(7)))
