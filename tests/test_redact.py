@@ -240,10 +240,10 @@ def test_a_later_turn_begins_with_the_bytes_of_the_earlier() -> None:
         turns.append({"role": "assistant", "content": f"Done, {MAIL}, {number}."})
 
 
-def by_names(call: Call) -> Call:
+def by_names(call: Call, allow: tuple[str, ...] = ()) -> Call:
     """*call* as a scanner of names leaves it that carries them on."""
     setting = Setting(People([], Tokens()), Vaulted(()), {}, wire_of, KEY)
-    verdict = house.run(Redact(entities=("PERSON",)).bind(setting).admit(call), 20)
+    verdict = house.run(Redact(entities=("PERSON",), allow=allow).bind(setting).admit(call), 20)
     return verdict.call if isinstance(verdict, Rewrite) else call
 
 
@@ -263,6 +263,13 @@ def test_a_turn_that_is_added_changes_no_instructions_wherever_they_stand(head: 
     assert before.document["system"] == after.document["system"] != system
     assert "Petrova" not in after.body.decode()
     assert "Lindqvist" in after.document["system"]
+
+
+def test_who_may_be_named_may_be_by_the_surname() -> None:
+    text = "Linus Torvalds wrote git. Ask Torvalds, or Sarah Lindqvist; Lindqvist knows."
+    after = by_names(ask(user(text)), ("Linus Torvalds",)).document["messages"][0]["content"]
+    assert after.startswith("Linus Torvalds wrote git. Ask Torvalds, or <PERSON_")
+    assert "Lindqvist" not in after
 
 
 def test_a_turn_that_is_added_changes_nothing_that_stood_in_two_parts() -> None:

@@ -21,22 +21,26 @@ _AT_ONCE = 0.001
 async def with_pauses[T](work: Paused[T]) -> T:
     """What *work* comes to. Where it has taken a millisecond, others have their turn."""
     began = perf_counter()
-    while True:
-        try:
-            next(work)
-        except StopIteration as done:
-            result: T = done.value
-            return result
+    while (done := _step(work)) is None:
         if perf_counter() - began > _AT_ONCE:
             await asyncio.sleep(0)
             began = perf_counter()
+    result: T = done.value
+    return result
 
 
 def at_once[T](work: Paused[T]) -> T:
     """What *work* comes to, without a pause."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as done:
-            result: T = done.value
-            return result
+    while (done := _step(work)) is None:
+        pass
+    result: T = done.value
+    return result
+
+
+def _step(work: Paused[object]) -> StopIteration | None:
+    """Go on to the next yield; what *work* ended with, where there is none."""
+    try:
+        next(work)
+    except StopIteration as done:
+        return done
+    return None
