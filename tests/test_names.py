@@ -87,6 +87,10 @@ def test_what_stands_before_a_comma_is_no_surname(word: str) -> None:
     assert found(f"{word}, Martin") == ["Martin"]
 
 
+def test_a_state_is_no_surname() -> None:
+    assert found("To: Austin, TX, Peter") == ["Peter"]
+
+
 def test_two_people_in_a_list_are_two() -> None:
     assert found("To: Alice, Peter, Anna") == ["Alice", "Peter", "Anna"]
 

@@ -198,8 +198,8 @@ def _turned(text: str, word: str, start: int, end: int, known: Lists) -> Span | 
     if match is None or match[1] not in known.sure or word in NO_SURNAMES or word in OF_PLACES or word in TITLES:
         return None
     before, behind = text[max(0, start - 2):start].rstrip(" \t")[-1:], text[match.end():match.end() + 2].lstrip(" \t")[:1]
-    if word in known.common or (word in known.sure and word not in known.surnames):
-        return None  # two people
+    if word.isupper() or word in known.common or (word in known.sure and word not in known.surnames):
+        return None  # a state, or two people
     named = word in known.surnames or not is_word(word)
     if before in _ALONE and behind not in (",", ";"):
         named = named and word in known.surnames and not is_word(word)
