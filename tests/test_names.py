@@ -93,6 +93,7 @@ def test_a_state_is_no_surname() -> None:
 
 def test_two_people_in_a_list_are_two() -> None:
     assert found("To: Alice, Peter, Anna") == ["Alice", "Peter", "Anna"]
+    assert found("To: Scott, Peter; Corey, Anna") == ["Scott, Peter", "Corey, Anna"]
 
 
 def test_a_program_is_left_alone_and_the_letter_beside_it_is_not() -> None:

@@ -56,6 +56,8 @@ _ENDINGS = frozenset(one[-2:] for one in (*_SAYS, *_FIELD, *_MAY_SAY))
 """Of each of these: quick to say."""
 _LONGEST_HEADER = 800
 """Characters of one that are looked back on: fewer than pieces of a long text overlap by (``spans.cut``)."""
+_STATE = 5
+"""So many capitals are no more a state's or a department's."""
 _BEHIND = 80
 """Characters behind a word in which it is looked for what it belongs to."""
 _BACK = 28
@@ -198,10 +200,12 @@ def _turned(text: str, word: str, start: int, end: int, known: Lists) -> Span | 
     if match is None or match[1] not in known.sure or word in NO_SURNAMES or word in OF_PLACES or word in TITLES:
         return None
     before, behind = text[max(0, start - 2):start].rstrip(" \t")[-1:], text[match.end():match.end() + 2].lstrip(" \t")[:1]
-    if word.isupper() or word in known.common or (word in known.sure and word not in known.surnames):
+    listed = ";" in (before, behind)
+    if (word.isupper() and len(word) < _STATE) or (not listed and (
+            word in known.common or (word in known.sure and word not in known.surnames))):
         return None  # a state, or two people
     named = word in known.surnames or not is_word(word)
-    if before in _ALONE and behind not in (",", ";"):
+    if before in _ALONE and not listed and behind != ",":
         named = named and word in known.surnames and not is_word(word)
     elif before not in (*_ALONE, ";") or behind == ",":
         line = text.rfind("\n", max(0, start - _LONGEST_HEADER), start) + 1
