@@ -74,6 +74,7 @@ class Teller:
 
     async def settle(self, call: Call, outcome: Outcome) -> None:
         self.purses[call.id].settle(outcome, AT)
+        self.purses[call.id].book()
 
     async def held(self, call: Call) -> int:
         """Nano-USD that are held for it once it is let on."""

@@ -1,6 +1,7 @@
 """The state machine of a call, without ASGI: judging in time, findings, cost, settling, the records."""
 
 import asyncio
+import contextlib
 import json
 import logging
 from typing import Any
@@ -14,6 +15,7 @@ from douane.errors import AuditUnavailableError, RefusedError
 from douane.exchange import Exchange
 from douane.policy import Traits
 from douane.providers.base import Provider
+from douane.purse import Purse
 from douane.verdict import ALLOW, Allow, Deny, Rewrite, Verdict
 from douane.waiting import at_once_or_within
 from tests import house
@@ -380,6 +382,18 @@ def test_a_record_that_cannot_be_written_is_said_and_not_tried_twice() -> None:
         through(held, JSON, b"{}")
     assert held.done
     house.run(held.finish("complete"))
+
+
+@pytest.mark.parametrize(("broken", "order"), [((), ["intent", "outcome", "booked"]), (("outcome",), ["intent"])])
+def test_what_it_came_to_is_booked_once_the_log_has_it_and_not_before(broken: tuple[str, ...], order: list[str],
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway that is killed in between books the next time what the log says; where the log cannot, all stays charged."""
+    steps: list[Any] = []
+    monkeypatch.setattr(Purse, "book", lambda _: steps.append("booked"))
+    held = opened(book=Book(steps, broken=broken))
+    with pytest.raises(AuditUnavailableError) if broken else contextlib.nullcontext():
+        through(held, JSON, b"{}")
+    assert steps == order
 
 
 def test_what_is_counted() -> None:

@@ -456,10 +456,15 @@ class Exchange:
         finally:  # also where the server stops meanwhile: what has been done must be told
             latencies = self._clock.latencies()
             self._observe(result, latencies)
-            await self._telling.came_to(
-                self.call, self._findings, result, denial=self.denial, seconds=latencies,
-                reserved_usd=self._purse.reserved_usd, overshot_usd=self._overshot, json=reading.json,
-                answer=None if self._capture is None else (wire, self._capture))
+            try:
+                await self._telling.came_to(
+                    self.call, self._findings, result, denial=self.denial, seconds=latencies,
+                    reserved_usd=self._purse.reserved_usd, overshot_usd=self._overshot, json=reading.json,
+                    answer=None if self._capture is None else (wire, self._capture))
+            except asyncio.CancelledError:  # the record is written all the same
+                self._book()
+                raise
+            self._book()
 
     async def _settle(self, result: Outcome) -> None:
         """Every policy that began, in reverse; one that fails is recorded and does not keep the others from theirs."""
@@ -478,6 +483,14 @@ class Exchange:
             self._unsettled("budget", error)
         if self._overshot:
             self.gate.observer.overshot(self._overshot)
+
+    def _book(self) -> None:
+        """What is reckoned; where the log does not have the outcome, what was held stays charged (law 2)."""
+        try:
+            self._purse.book()
+        except LedgerUnavailableError as error:
+            log.error("what a call came to is not booked: %s", error)
+            self.gate.observer.failed_closed("policy_error")
 
     def _unsettled(self, name: str, error: BaseException) -> None:
         log.error("a policy could not settle: %s", where(error), extra={"policy": name})

@@ -24,6 +24,7 @@ from douane.ledger.base import (
     Rate,
     Refused,
     Slots,
+    Spent,
     Take,
     nano,
 )
@@ -71,10 +72,10 @@ class _Owned:
 
 
 class Purse:
-    """One exchange's: :meth:`claim` while the policies speak, :meth:`hold` once, :meth:`settle` at the end."""
+    """One exchange's: :meth:`claim` while the policies speak, :meth:`hold` once, :meth:`settle` and :meth:`book` at the end."""
 
-    __slots__ = ("_asked", "_at_risk", "_claims", "_demands", "_ledger", "_prices", "_taken", "call", "findings", "policy",
-                 "reserved_usd", "size")
+    __slots__ = ("_asked", "_at_risk", "_claims", "_demands", "_ledger", "_prices", "_spent", "_taken", "call", "findings",
+                 "policy", "reserved_usd", "size")
 
     def __init__(self, ledger: Till, prices: Pricing) -> None:
         self._ledger, self._prices = ledger, prices
@@ -85,6 +86,8 @@ class Purse:
         self._taken: list[Take] = []
         self._at_risk = False
         """The ledger was asked to hold something, and may."""
+        self._spent: Spent | None = None
+        """Reckoned and not booked."""
         self.call: Call | None = None
         """As it was held for."""
         self.size: Size | None = None
@@ -161,9 +164,8 @@ class Purse:
         return answer
 
     def settle(self, outcome: Outcome, at: float) -> float:
-        """Book what came of it; it is in line when this returns. Returns the USD by which it came to more than was held. *at*:
-        seconds since the epoch.
-        Raises LedgerUnavailableError."""
+        """Reckon what came of it, for :meth:`book`, and give back its slots. Returns the USD by which it came to more than was
+        held. *at*: seconds since the epoch. Raises LedgerUnavailableError."""
         if self.call is None:
             return 0.0
         if self._taken:
@@ -173,9 +175,15 @@ class Purse:
         if not self._at_risk:
             return 0.0
         self._at_risk = False
-        spent = charge(outcome) if self._demands else NOTHING_SPENT
-        self._ledger.capture(self.call.id, self.call.principal.org, spent)
+        self._spent = spent = charge(outcome) if self._demands else NOTHING_SPENT
         return max(0.0, spent.usd / NANO - (self.reserved_usd or 0.0)) if self.reserved_usd is not None else 0.0
+
+    def book(self) -> None:
+        """Book what was reckoned; it is in line when this returns. Once the log has the outcome and not before: who dies in
+        between books at the next start what the log says. Raises LedgerUnavailableError."""
+        if self.call is not None and self._spent is not None:
+            spent, self._spent = self._spent, None
+            self._ledger.capture(self.call.id, self.call.principal.org, spent)
 
     def _given_back(self, outcome: Outcome) -> list[Take]:
         """Slots, and tokens that the call took too many or too few of. That it was a call stays."""
