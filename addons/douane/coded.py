@@ -51,8 +51,9 @@ def coded_in(text: str) -> Paused[tuple[Coded, ...]]:
             found.append(whole)
             continue
         for part in _PART.finditer(text, run.start(), run.end()):  # a step of a path, a line of a list
-            if part.span() != run.span():
-                found += filter(None, (_decoded(part[0], part.start()),))
+            one = _decoded(part[0], part.start()) if part.span() != run.span() else None
+            if one is not None:
+                found.append(one)
             tried += 1
             if tried % OFTEN == 0:
                 yield

@@ -18,7 +18,7 @@ from douane.answer import AnswerPipe, Capture
 from douane.call import Call, Ended, Finding, Headers, Outcome, Usage
 from douane.chain import Chain, Entry
 from douane.echo import EchoMask
-from douane.errors import DENIALS, RefusedError
+from douane.errors import DENIALS, AuditUnavailableError, RefusedError
 from douane.gate import Gate
 from douane.ledger.base import LedgerUnavailableError, Rate, Slots
 from douane.logs import where
@@ -456,15 +456,18 @@ class Exchange:
         finally:  # also where the server stops meanwhile: what has been done must be told
             latencies = self._clock.latencies()
             self._observe(result, latencies)
+            kept = True
             try:
                 await self._telling.came_to(
                     self.call, self._findings, result, denial=self.denial, seconds=latencies,
                     reserved_usd=self._purse.reserved_usd, overshot_usd=self._overshot, json=reading.json,
                     answer=None if self._capture is None else (wire, self._capture))
-            except asyncio.CancelledError:  # the record is written all the same
-                self._book()
+            except AuditUnavailableError:
+                kept = False  # what was held stays charged (law 2)
                 raise
-            self._book()
+            finally:  # whatever else came in between, the record is written
+                if kept:
+                    self._book()
 
     async def _settle(self, result: Outcome) -> None:
         """Every policy that began, in reverse; one that fails is recorded and does not keep the others from theirs."""
@@ -485,7 +488,7 @@ class Exchange:
             self.gate.observer.overshot(self._overshot)
 
     def _book(self) -> None:
-        """What is reckoned; where the log does not have the outcome, what was held stays charged (law 2)."""
+        """What is reckoned, now that the log has it."""
         try:
             self._purse.book()
         except LedgerUnavailableError as error:

@@ -30,7 +30,8 @@ _LONG = 8192
 """Characters of a text that take some microseconds to be looked through for one name."""
 _LEAST = 3
 """Characters of a name that is."""
-_LEAST_PART = 4
+_LEAST_SURNAME = 4
+"""Characters of a surname that is carried on without the given name."""
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _NOT_SAID = frozenset({"schema", "metadata"})
 """Roles of texts that are no part of what is said: their words are an interface's."""
@@ -110,7 +111,7 @@ def _surname(name: str, score: float) -> str:
     taken for one by what stands beside it, it must be a surname that is known."""
     words = _WORD.findall(name)
     last = words[-1] if len(words) > 1 else ""
-    named = len(last) >= _LEAST_PART and not last.isupper() and last[:1].isupper() and not is_word(last)
+    named = len(last) >= _LEAST_SURNAME and not last.isupper() and last[:1].isupper() and not is_word(last)
     return last if named and (score >= FULL or last in lists().surnames) else ""
 
 

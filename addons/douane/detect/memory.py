@@ -91,8 +91,6 @@ class Memory:
         self._young[key] = flat
 
 
-
-
 _shared: WeakValueDictionary[tuple[Wanted, int], Memory] = WeakValueDictionary()
 
 

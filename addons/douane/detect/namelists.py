@@ -167,7 +167,7 @@ ROLES = _words("""
     grandmother grandfather boyfriend girlfriend fiancé fiancée roommate flatmate friend colleague coworker co-worker
     neighbor neighbour tenant landlord landlady patient employee applicant suspect victim witness defendant plaintiff
     biochemist pastor""")
-"""What somebody is, before the name: behind it, two words with a capital are one."""
+"""What somebody is, before the name: behind it, two words with a capital are one, where one of them is known for a name."""
 
 OF_WORK = _words("""
     Accounts Acquisition Administration Affairs Analytics Applied Artificial Assistant Assurance Brand Business Change Clinical
